@@ -1,0 +1,122 @@
+#include "core/queue.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Small enough that a stream with one short event in flight costs little, large enough that a burst of events takes
+ * few blocks: blocks double from the one to the other while a queue grows. */
+#define BLOCK_MIN 256
+#define BLOCK_MAX 16384
+
+struct es_block {
+  es_block *next;
+  size_t used, size;
+  char bytes[];
+};
+
+char *es_queue_reserve(es_queue *queue, size_t size) {
+  es_block *last = queue->last;
+  if (last != NULL && last->size - last->used >= size)
+    return last->bytes + last->used;
+  size_t room = last == NULL ? BLOCK_MIN : last->size < BLOCK_MAX ? last->size * 2 : BLOCK_MAX;
+  if (room < size)
+    room = size;
+  es_block *block = malloc(sizeof *block + room);
+  if (block == NULL)
+    return NULL;
+  block->next = NULL;
+  block->used = 0;
+  block->size = room;
+  if (last == NULL)
+    queue->first = block;
+  else
+    last->next = block;
+  queue->last = block;
+  return block->bytes;
+}
+
+void es_queue_commit(es_queue *queue, size_t size) {
+  assert(queue->last != NULL && queue->last->size - queue->last->used >= size);
+  queue->last->used += size;
+  queue->bytes += size;
+}
+
+int es_queue_append(es_queue *queue, const char *bytes, size_t size) {
+  if (size == 0)
+    return 0;
+  char *at = es_queue_reserve(queue, size);
+  if (at == NULL)
+    return -1;
+  memcpy(at, bytes, size);
+  es_queue_commit(queue, size);
+  return 0;
+}
+
+int es_queue_frame(es_queue *queue, es_slice frame, int chunked) {
+  size_t whole = frame.len + (chunked ? es_chunk_overhead(frame.len) : 0);
+  char *at = es_queue_reserve(queue, whole);
+  if (at == NULL)
+    return -1;
+  if (chunked)
+    at = es_chunk_head(at, frame.len);
+  memcpy(at, frame.ptr, frame.len);
+  if (chunked)
+    es_chunk_tail(at + frame.len);
+  es_queue_commit(queue, whole);
+  return 0;
+}
+
+int es_queue_event(es_queue *queue, const es_event *event, int chunked) {
+  size_t size = es_frame_size(event);
+  size_t whole = size + (chunked ? es_chunk_overhead(size) : 0);
+  char *at = es_queue_reserve(queue, whole);
+  if (at == NULL)
+    return -1;
+  if (chunked)
+    at = es_chunk_head(at, size);
+  at = es_frame_write(at, event);
+  if (chunked)
+    es_chunk_tail(at);
+  es_queue_commit(queue, whole);
+  return 0;
+}
+
+size_t es_queue_gather(const es_queue *queue, es_slice *slices, size_t max) {
+  size_t n = 0, start = queue->start;
+  for (es_block *block = queue->first; block != NULL && n < max; block = block->next, start = 0) {
+    if (block->used > start)
+      slices[n++] = (es_slice){block->bytes + start, block->used - start};
+  }
+  return n;
+}
+
+void es_queue_drop(es_queue *queue, size_t size) {
+  assert(size <= queue->bytes);
+  queue->bytes -= size;
+  if (queue->bytes == 0) {
+    es_queue_clear(queue);
+    return;
+  }
+  while (size > 0) {
+    es_block *block = queue->first;
+    size_t held = block->used - queue->start;
+    if (size < held) {
+      queue->start += size;
+      return;
+    }
+    size -= held;
+    queue->first = block->next;
+    queue->start = 0;
+    free(block);
+  }
+}
+
+void es_queue_clear(es_queue *queue) {
+  for (es_block *block = queue->first; block != NULL;) {
+    es_block *next = block->next;
+    free(block);
+    block = next;
+  }
+  *queue = (es_queue){0};
+}

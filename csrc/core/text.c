@@ -1,0 +1,87 @@
+#include "core/text.h"
+
+#include <string.h>
+
+static int hex(char c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  if (c >= 'a' && c <= 'f')
+    return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F')
+    return c - 'A' + 10;
+  return -1;
+}
+
+size_t es_percent_decode(es_slice text, char *out, bool plus, bool *bad) {
+  size_t n = 0;
+  for (size_t i = 0; i < text.len; i++) {
+    char c = text.ptr[i];
+    if (c == '+' && plus) {
+      c = ' ';
+    } else if (c == '%') {
+      int high = i + 2 < text.len ? hex(text.ptr[i + 1]) : -1;
+      int low = i + 2 < text.len ? hex(text.ptr[i + 2]) : -1;
+      if (high >= 0 && low >= 0) {
+        c = (char)(high * 16 + low);
+        i += 2;
+      } else if (bad != NULL) {
+        *bad = true;
+      }
+    }
+    out[n++] = c;
+  }
+  return n;
+}
+
+static es_slice trimmed(es_slice text) {
+  while (text.len > 0 && (*text.ptr == ' ' || *text.ptr == '\t')) {
+    text.ptr++;
+    text.len--;
+  }
+  while (text.len > 0 && (text.ptr[text.len - 1] == ' ' || text.ptr[text.len - 1] == '\t'))
+    text.len--;
+  return text;
+}
+
+bool es_next_pair(es_slice *rest, char separator, bool trim, es_slice *name, es_slice *value) {
+  while (rest->len > 0) {
+    const char *stop = memchr(rest->ptr, separator, rest->len);
+    es_slice piece = {rest->ptr, stop != NULL ? (size_t)(stop - rest->ptr) : rest->len};
+    size_t gone = piece.len + (stop != NULL);
+    rest->ptr += gone;
+    rest->len -= gone;
+    if (trim)
+      piece = trimmed(piece);
+    if (piece.len == 0)
+      continue;
+    const char *equals = memchr(piece.ptr, '=', piece.len);
+    size_t name_len = equals != NULL ? (size_t)(equals - piece.ptr) : piece.len;
+    *name = (es_slice){piece.ptr, name_len};
+    *value = equals != NULL ? (es_slice){equals + 1, piece.len - name_len - 1} : (es_slice){piece.ptr + piece.len, 0};
+    if (trim) {
+      *name = trimmed(*name);
+      *value = trimmed(*value);
+    }
+    return true;
+  }
+  return false;
+}
+
+bool es_is_token(es_slice text) {
+  for (size_t i = 0; i < text.len; i++) {
+    char c = text.ptr[i];
+    bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!alnum && (c == '\0' || strchr("!#$%&'*+-.^_`|~", c) == NULL))
+      return false;
+  }
+  return text.len > 0;
+}
+
+bool es_is_field_value(es_slice text) {
+  for (size_t i = 0; i < text.len; i++) {
+    unsigned char c = (unsigned char)text.ptr[i];
+    if ((c < 0x20 && c != '\t') || c == 0x7F)
+      return false;
+  }
+  return true;
+}

@@ -1,0 +1,22 @@
+/* text: decoding what a URL or a header carries. Pure functions over borrowed slices. */
+#ifndef ES_CORE_TEXT_H
+#define ES_CORE_TEXT_H
+
+#include "core/frame.h"
+
+#include <stdbool.h>
+
+/* Decodes %XX (and "+" as a space, if plus: WHATWG URL, 5.1) into out, which has room for text.len bytes. Returns the
+ * decoded length. A "%" that two hexadecimal digits do not follow stays as it is, and *bad, if given, becomes true. */
+size_t es_percent_decode(es_slice text, char *out, bool plus, bool *bad);
+
+/* Takes the next "name=value" off *rest, which is cut at separator; false when nothing is left. Empty pieces are passed
+ * over; a piece without "=" has an empty value. White space around a piece is dropped if trim. */
+bool es_next_pair(es_slice *rest, char separator, bool trim, es_slice *name, es_slice *value);
+
+/* Whether a header's name is a token, and a value free of controls but TAB (RFC 9110, 5.1 and 5.5): what is written
+ * into a head must pass these, or an answer could be split. */
+bool es_is_token(es_slice text);
+bool es_is_field_value(es_slice text);
+
+#endif

@@ -1,0 +1,302 @@
+#include "lua/binding.h"
+
+#include "net/platform.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define APP "eventstream.app"
+#define LISTENER "eventstream.listener"
+
+static es_app *check_app(lua_State *L) {
+  return luaL_checkudata(L, 1, APP);
+}
+
+static es_app *check_open(lua_State *L, const char *who) {
+  es_app *app = check_app(L);
+  if (app->server == NULL || app->server->closing)
+    luaL_error(L, "%s: the app is closed", who);
+  return app;
+}
+
+static void anchor(lua_State *L, es_app *app) {
+  if (app->self_ref != LUA_NOREF)
+    return;
+  lua_pushvalue(L, 1);
+  app->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* --- Handlers of the net layer --- */
+
+static const char *result_text(lua_State *L, int index, es_slice *text) {
+  text->ptr = lua_tolstring(L, index, &text->len);
+  if (text->ptr == NULL)
+    *text = (es_slice){"", 0};
+  return text->ptr;
+}
+
+/* Asks the Lua side what to do with a request, which says one of:
+ *   "stream", handler                run it as a stream's handler
+ *   "plain", function, handler       run function(handler, request), which returns status, lines and body
+ *   "head"                           a stream's head alone
+ *   "answer", status, lines, body    that */
+static void on_request(es_exchange *x) {
+  es_app *app = x->server->user;
+  es_state *state = app->state;
+  lua_State *L = state->L;
+  es_stream *s = es_stream_new(app, x);
+  if (s == NULL) {
+    es_exchange_fail(x, 500, (es_slice){"", 0}, (es_slice){"", 0});
+    return;
+  }
+  int base = lua_gettop(L);
+  es_push_hook(L, app, "dispatch");
+  es_push_request(L, s);
+  if (!es_call(state, app, s, 1, 4)) {
+    es_stream_failed(s);
+    return;
+  }
+  const char *kind = lua_tostring(L, base + 1);
+  if (strcmp(kind, "stream") == 0) {
+    s->is_stream = true;
+    es_exchange_stream(x);
+    lua_settop(L, base + 2);
+    es_push_stream(L, s);
+    es_push_request(L, s);
+    if (x->reason == ES_OPEN)
+      es_task_start(s, 2);
+  } else if (strcmp(kind, "plain") == 0) {
+    lua_settop(L, base + 3);
+    es_push_request(L, s);
+    es_task_start(s, 2);
+  } else if (strcmp(kind, "head") == 0) {
+    if (es_exchange_open(x, (es_slice){"", 0}) != 0)
+      es_exchange_end(x, ES_END_ERROR);
+  } else {
+    es_slice lines, body;
+    result_text(L, base + 3, &lines);
+    result_text(L, base + 4, &body);
+    es_exchange_answer(x, (int)lua_tointeger(L, base + 2), lines, body);
+  }
+  lua_settop(L, base);
+}
+
+static void on_room(es_exchange *x) {
+  es_stream *s = x->user;
+  if (s != NULL && s->task != NULL)
+    es_task_room(s->task);
+}
+
+static void on_end(es_exchange *x) {
+  if (x->user != NULL)
+    es_stream_ended(x->user);
+}
+
+static void on_closed(es_server *server) {
+  es_app *app = server->user;
+  es_state *state = app->state;
+  es_push_hook(state->L, app, "closed");
+  es_call(state, app, NULL, 0, 0);
+  app->server = NULL;
+  es_server_free(server);
+  es_unref(state->L, &app->self_ref);
+}
+
+static const es_handlers handlers = {
+    .on_request = on_request, .on_room = on_room, .on_end = on_end, .on_closed = on_closed};
+
+/* --- Listeners --- */
+
+static es_listener *check_listener(lua_State *L) {
+  return *(es_listener **)luaL_checkudata(L, 1, LISTENER);
+}
+
+static int l_listener_index(lua_State *L) {
+  es_listener *l = check_listener(L);
+  const char *name = lua_tostring(L, 2);
+  if (name == NULL)
+    return 0;
+  if (strcmp(name, "port") == 0 && l->port > 0)
+    lua_pushinteger(L, l->port);
+  else if (strcmp(name, "host") == 0 && l->host[0] != '\0')
+    lua_pushstring(L, l->host);
+  else if (strcmp(name, "path") == 0 && l->path != NULL)
+    lua_pushstring(L, l->path);
+  else if (strcmp(name, "closed") == 0)
+    lua_pushboolean(L, l->server == NULL);
+  else
+    lua_getfield(L, lua_upvalueindex(1), name);
+  return 1;
+}
+
+static int l_listener_close(lua_State *L) {
+  es_listener_close(check_listener(L));
+  return 0;
+}
+
+static int l_listener_gc(lua_State *L) {
+  es_listener **box = luaL_checkudata(L, 1, LISTENER);
+  es_listener_unref(*box); /* it listens on: dropping the reference closes nothing */
+  *box = NULL;
+  return 0;
+}
+
+/* listen(kind, ...): "tcp", host, port; "unix", path; "fd", number. A listener, or nil, error name, error text. */
+static int l_listen(lua_State *L) {
+  es_app *app = check_open(L, "listen");
+  const char *kind = luaL_checkstring(L, 2);
+  int err = 0;
+  es_listener **box = es_new_userdata(L, sizeof *box);
+  *box = NULL;
+  luaL_getmetatable(L, LISTENER);
+  lua_setmetatable(L, -2);
+  anchor(L, app);
+  if (strcmp(kind, "tcp") == 0)
+    *box = es_listen_tcp(app->server, luaL_checkstring(L, 3), (int)luaL_checkinteger(L, 4), &err);
+  else if (strcmp(kind, "unix") == 0)
+    *box = es_listen_unix(app->server, luaL_checkstring(L, 3), &err);
+  else
+    *box = es_listen_fd(app->server, (int)luaL_checkinteger(L, 3), &err);
+  if (*box != NULL)
+    return 1;
+  lua_pushnil(L);
+  lua_pushstring(L, uv_err_name(err));
+  lua_pushstring(L, uv_strerror(err));
+  return 3;
+}
+
+/* --- The app --- */
+
+static int l_every(lua_State *L) {
+  es_app *app = check_open(L, "every");
+  anchor(L, app);
+  return es_new_interval(L, app, NULL, true, "every");
+}
+
+static int l_after(lua_State *L) {
+  es_app *app = check_open(L, "after");
+  anchor(L, app);
+  return es_new_interval(L, app, NULL, false, "after");
+}
+
+/* close(grace, spread): seconds. */
+static int l_close(lua_State *L) {
+  es_app *app = check_app(L);
+  double grace = es_check_seconds(L, 2, "close", false), spread = es_check_seconds(L, 3, "close", false);
+  if (app->server == NULL)
+    return 0;
+  anchor(L, app); /* until on_closed */
+  while (app->intervals != NULL)
+    es_interval_free(app->intervals);
+  es_server_close(app->server, grace, spread);
+  return 0;
+}
+
+static int l_stats(lua_State *L) {
+  es_app *app = check_app(L);
+  static const es_stats none;
+  const es_stats *stats = app->server != NULL ? &app->server->stats : &none;
+  const struct {
+    const char *name;
+    uint64_t value;
+  } fields[] = {{"accepted", stats->accepted}, {"rejected", stats->rejected},   {"requests", stats->requests},
+                {"events", stats->events},     {"bytes_out", stats->bytes_out}, {"connections", stats->connections},
+                {"streams", stats->streams}};
+  lua_createtable(L, 0, 8);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    lua_pushnumber(L, (lua_Number)fields[i].value);
+#if LUA_VERSION_NUM >= 503
+    lua_pushinteger(L, (lua_Integer)fields[i].value);
+    lua_remove(L, -2);
+#endif
+    lua_setfield(L, -2, fields[i].name);
+  }
+  return 1;
+}
+
+static int l_busy(lua_State *L) {
+  es_app *app = check_app(L);
+  lua_pushboolean(L, app->server != NULL && (app->server->listeners != NULL || app->server->connections != NULL ||
+                                             app->intervals != NULL || app->server->closing));
+  return 1;
+}
+
+static int l_gc(lua_State *L) {
+  es_app *app = check_app(L);
+  while (app->streams != NULL)
+    es_stream_drop(app->streams);
+  while (app->intervals != NULL)
+    es_interval_free(app->intervals);
+  es_server_free(app->server);
+  app->server = NULL;
+  return 0;
+}
+
+static double number_option(lua_State *L, int index, const char *name, double missing) {
+  lua_getfield(L, index, name);
+  double value = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : missing;
+  lua_pop(L, 1);
+  return value;
+}
+
+/* app(hooks, options): options are complete and checked by the Lua side. */
+static int l_app(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  es_state *state = es_state_of(L);
+  es_app *app = es_new_userdata(L, sizeof *app);
+  *app = (es_app){.state = state, .self_ref = LUA_NOREF};
+  luaL_getmetatable(L, APP);
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, 1);
+  es_set_user_table(L, -2);
+  app->server = es_server_new(&state->loop);
+  if (app->server == NULL)
+    return luaL_error(L, "new: out of memory");
+  es_server *server = app->server;
+  server->user = app;
+  server->handlers = &handlers;
+  server->heartbeat_seconds = number_option(L, 2, "heartbeat", 0);
+  server->retry_ms = number_option(L, 2, "retry", -1);
+  server->limits = (es_limits){
+      .connections = (size_t)number_option(L, 2, "connections", 0),
+      .header_bytes = (size_t)number_option(L, 2, "header_bytes", 0),
+      .body_bytes = (size_t)number_option(L, 2, "body_bytes", 0),
+      .backlog_bytes = (size_t)number_option(L, 2, "backlog_bytes", 0),
+      .header_seconds = number_option(L, 2, "header_seconds", 0),
+      .stream_seconds = number_option(L, 2, "stream_seconds", 0),
+  };
+  return 1;
+}
+
+static int l_raise_descriptors(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)es_platform_raise_descriptors());
+  return 1;
+}
+
+void es_open_app_class(lua_State *L) {
+  static const luaL_Reg methods[] = {{"listen", l_listen}, {"every", l_every}, {"after", l_after}, {"close", l_close},
+                                     {"stats", l_stats},   {"busy", l_busy},   {NULL, NULL}};
+  luaL_newmetatable(L, APP);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, LISTENER);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_listener_close);
+  lua_setfield(L, -2, "close");
+  lua_pushcclosure(L, l_listener_index, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_listener_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, l_app);
+  lua_setfield(L, -2, "app");
+  lua_pushcfunction(L, l_raise_descriptors);
+  lua_setfield(L, -2, "raise_descriptors");
+}

@@ -1,0 +1,165 @@
+/* binding: what the files of this folder share.
+ *
+ * One es_state belongs to a Lua state: it owns the loop and a Lua thread of its own on which all callbacks start, so
+ * that no caller's coroutine is ever kept. Lua meets an app, a stream, an interval and a listener as userdata that hold
+ * a pointer; the C object knows its box and the other way round, and whichever goes first clears the other's pointer.
+ *
+ * Who owns what: the app owns its server, its intervals and its streams; a stream owns its handler's task, its
+ * intervals and its Lua references. A stream's memory is counted: one for the running exchange, one for the userdata,
+ * one for the task. Dropping userdata ends nothing: what runs is anchored here, in the registry.
+ *
+ * Functions: l_... is a lua_CFunction; es_push_... pushes; es_check_... raises. Errors of scripts end at es_call and
+ * es_task_resume, the only two doors into Lua. */
+#ifndef ES_LUA_BINDING_H
+#define ES_LUA_BINDING_H
+
+#include "core/frame.h"
+#include "lua/compat.h"
+#include "net/exchange.h"
+#include "net/loop.h"
+#include "net/server.h"
+#include "net/timer.h"
+
+typedef struct es_task es_task;
+typedef struct es_stream es_stream;
+typedef struct es_interval es_interval;
+
+typedef struct es_state {
+  es_loop loop;
+  lua_State *L;     /* callbacks start here */
+  int thread_ref;   /* anchors L */
+  int hooks_ref;    /* functions from the Lua side: json, suggest */
+  es_task *running; /* whose coroutine runs now */
+  uint64_t calls;   /* into Lua */
+  uv_signal_t signals[2];
+  int on_signal_ref;
+  bool has_signals, open;
+} es_state;
+
+typedef struct es_app {
+  es_state *state;
+  es_server *server; /* NULL once closed */
+  int self_ref;      /* anchors the userdata, and so its table of hooks, from its first use until it is closed */
+  es_stream *streams;
+  es_interval *intervals;
+} es_app;
+
+struct es_stream {
+  es_app *app; /* NULL once its app is gone, which is only while Lua closes */
+  es_exchange *exchange;
+  es_task *task; /* the handler, until it returns */
+  es_interval *intervals;
+  es_stream *prev, *next; /* the app's */
+  es_job late_job;        /* on_close that came late; whether anything still feeds it */
+  int on_close_ref;       /* a list of functions */
+  int data_ref;           /* stream.data */
+  int request_ref;        /* a request that a script has written to */
+  int lines_ref;          /* header lines, until the head is sent */
+  uint32_t refs;
+  bool is_stream;         /* else an ordinary request */
+  bool held, used, over;  /* hold() was called; something was sent; on_end is through */
+};
+
+/* --- state.c --- */
+
+/* The state of this Lua, made by the module's loader. */
+es_state *es_state_of(lua_State *L);
+
+/* A table of the registry whose values are weak: key -> userdata. */
+void es_push_objects(lua_State *L);
+
+/* Calls the function below its arguments on state->L, leaving results, or nothing and false after an error, which was
+ * reported to the app's on_error. stream may be NULL. */
+bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int results);
+
+/* Reports an error to on_error: takes message and traceback off state->L. */
+void es_report(es_state *state, es_app *app, es_stream *stream);
+
+/* Pushes a function of the app's hooks, or of the state's. */
+void es_push_hook(lua_State *L, es_app *app, const char *name);
+void es_push_hooks(lua_State *L, es_app *app);
+void es_push_state_hook(lua_State *L, es_state *state, const char *name);
+
+void es_unref(lua_State *L, int *ref);
+
+/* Seconds as an argument: finite, not negative (or above 0), at most 10 years. */
+double es_check_seconds(lua_State *L, int index, const char *who, bool positive);
+
+/* --- event.c --- */
+
+typedef struct es_event_arg {
+  es_event event;
+  char data[40], id[40]; /* numbers as text */
+} es_event_arg;
+
+/* Fills arg from the event at index, or raises. Strings are borrowed from the stack, where one may be pushed. */
+void es_check_event(lua_State *L, int index, const char *who, es_event_arg *arg);
+int l_encode(lua_State *L);
+
+/* --- task.c --- */
+
+/* Starts a handler: the function and its arguments are moved off state->L. */
+void es_task_start(es_stream *stream, int arguments);
+
+/* The stream is over: a waiting handler is resumed with nil, "closed". */
+void es_task_stream_ended(es_task *task);
+
+/* There is room for the event that the handler waits to send. */
+void es_task_room(es_task *task);
+
+/* Whether L is the coroutine of the handler; only then may the next three be called, by a lua_CFunction that returns
+ * what they return. */
+bool es_task_is(const es_task *task, const lua_State *L);
+int es_task_sleep(es_task *task, lua_State *L, double seconds);
+int es_task_send(es_task *task, lua_State *L, const es_event *event);
+
+/* The stream is over already: nil, "closed" the first time; after that the handler ends here. */
+int es_task_dead(es_task *task, lua_State *L);
+int l_await(lua_State *L);
+
+/* Lets go of a handler without running it: Lua is closing. */
+void es_task_drop(es_task *task);
+
+/* --- stream.c --- */
+
+es_stream *es_stream_new(es_app *app, es_exchange *exchange);
+void es_stream_unref(es_stream *stream);
+void es_push_stream(lua_State *L, es_stream *stream);
+es_stream *es_check_stream(lua_State *L, int index);
+
+/* Makes sure that the head is sent; false when memory is out (the stream is over then). */
+bool es_stream_open(es_stream *stream);
+
+/* The handler returned. */
+void es_stream_handler_done(es_stream *stream);
+
+/* A script's error, already reported, costs this stream. */
+void es_stream_failed(es_stream *stream);
+
+/* The exchange is over: tells the script. */
+void es_stream_ended(es_stream *stream);
+
+/* Lets go of it without telling: Lua is closing. */
+void es_stream_drop(es_stream *stream);
+
+/* Asks at the turn's end whether anything still feeds it. */
+void es_stream_check_fed(es_stream *stream);
+void es_open_stream_class(lua_State *L);
+
+/* --- request.c --- */
+
+void es_push_request(lua_State *L, es_stream *stream);
+void es_open_request_class(lua_State *L);
+
+/* --- interval.c --- */
+
+/* Makes an interval of app (or stream) from the arguments 2 (seconds) and 3 (function), and pushes its userdata. */
+int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who);
+void es_interval_free(es_interval *interval);
+void es_open_interval_class(lua_State *L);
+
+/* --- app.c --- */
+
+void es_open_app_class(lua_State *L);
+
+#endif

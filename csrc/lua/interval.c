@@ -1,0 +1,114 @@
+#include "lua/binding.h"
+
+#include <stdlib.h>
+
+#define CLASS "eventstream.interval"
+
+struct es_interval {
+  es_timer timer; /* first: the one is the other */
+  es_app *app;
+  es_stream *stream; /* NULL: the app's own */
+  es_interval **box; /* the userdata's pointer to us, while there is one */
+  es_interval *prev, *next;
+  int function_ref;
+  bool repeats, freed;
+};
+
+static void on_free(es_timer *timer) {
+  free(timer);
+}
+
+void es_interval_free(es_interval *i) {
+  es_interval **list = i->stream != NULL ? &i->stream->intervals : &i->app->intervals;
+  if (i->prev != NULL)
+    i->prev->next = i->next;
+  else
+    *list = i->next;
+  if (i->next != NULL)
+    i->next->prev = i->prev;
+  if (i->box != NULL)
+    *i->box = NULL;
+  es_unref(i->app->state->L, &i->function_ref);
+  es_timer_free(&i->timer);
+  if (i->stream != NULL)
+    es_stream_check_fed(i->stream);
+}
+
+static void on_tick(es_timer *timer) {
+  es_interval *i = (es_interval *)timer;
+  es_app *app = i->app;
+  es_stream *stream = i->stream;
+  lua_State *L = app->state->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+  if (!i->repeats)
+    es_interval_free(i);
+  if (stream != NULL) {
+    stream->refs++;
+    es_push_stream(L, stream);
+  }
+  if (!es_call(app->state, app, stream, stream != NULL, 0) && stream != NULL)
+    es_stream_failed(stream);
+  if (stream != NULL)
+    es_stream_unref(stream);
+}
+
+int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who) {
+  double seconds = es_check_seconds(L, 2, who, repeats);
+  if (lua_type(L, 3) != LUA_TFUNCTION)
+    return luaL_error(L, "%s: function expected, got %s", who, luaL_typename(L, 3));
+  es_interval **box = es_new_userdata(L, sizeof *box);
+  *box = NULL;
+  luaL_getmetatable(L, CLASS);
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, 3);
+  int function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  es_interval *i = calloc(1, sizeof *i);
+  if (i == NULL) {
+    es_unref(L, &function_ref);
+    return luaL_error(L, "%s: out of memory", who);
+  }
+  es_interval **list = stream != NULL ? &stream->intervals : &app->intervals;
+  i->app = app;
+  i->stream = stream;
+  i->function_ref = function_ref;
+  i->repeats = repeats;
+  i->box = box;
+  i->next = *list;
+  if (i->next != NULL)
+    i->next->prev = i;
+  *list = i;
+  *box = i;
+  if (stream != NULL)
+    stream->used = true;
+  es_timer_init(&app->state->loop, &i->timer, on_tick, on_free);
+  es_timer_start(&i->timer, seconds, repeats);
+  return 1;
+}
+
+static int l_stop(lua_State *L) {
+  es_interval **box = luaL_checkudata(L, 1, CLASS);
+  if (*box != NULL)
+    es_interval_free(*box); /* which clears the box */
+  return 0;
+}
+
+static int l_gc(lua_State *L) {
+  es_interval **box = luaL_checkudata(L, 1, CLASS);
+  if (*box != NULL)
+    (*box)->box = NULL; /* it runs on: dropping the reference stops nothing */
+  *box = NULL;
+  return 0;
+}
+
+void es_open_interval_class(lua_State *L) {
+  luaL_newmetatable(L, CLASS);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_stop);
+  lua_setfield(L, -2, "stop");
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 1);
+}

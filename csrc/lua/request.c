@@ -1,0 +1,267 @@
+/* request: what Lua sees of a request. Its fields are made when they are asked for, and kept in a table of the userdata;
+ * what a script writes to it is kept as long as the exchange lives. */
+#include "lua/binding.h"
+
+#include "core/text.h"
+
+#include <string.h>
+
+#define CLASS "eventstream.request"
+
+static es_stream *check_request(lua_State *L, int index) {
+  return *(es_stream **)luaL_checkudata(L, index, CLASS);
+}
+
+void es_push_request(lua_State *L, es_stream *s) {
+  es_push_objects(L);
+  lua_rawgetp(L, -1, &s->exchange); /* an address of the stream's that is not the stream's own */
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    es_stream **box = es_new_userdata(L, sizeof *box);
+    *box = NULL;
+    luaL_getmetatable(L, CLASS);
+    lua_setmetatable(L, -2);
+    lua_newtable(L);
+    es_push_hooks(L, s->app); /* which hold the app's userdata: s->app lives as long as this box does */
+    lua_rawseti(L, -2, 1);
+    es_set_user_table(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, -3, &s->exchange);
+    *box = s;
+    s->refs++;
+  }
+  lua_remove(L, -2);
+}
+
+static int l_gc(lua_State *L) {
+  es_stream **box = luaL_checkudata(L, 1, CLASS);
+  if (*box != NULL)
+    es_stream_unref(*box);
+  *box = NULL;
+  return 0;
+}
+
+static void push_slice(lua_State *L, es_slice text) {
+  lua_pushlstring(L, text.ptr != NULL ? text.ptr : "", text.len);
+}
+
+static void push_decoded(lua_State *L, es_slice text, bool plus) {
+  char *out = lua_newuserdata(L, text.len + 1);
+  size_t len = es_percent_decode(text, out, plus, NULL);
+  lua_pushlstring(L, out, len);
+  lua_remove(L, -2);
+}
+
+static void get_method(lua_State *L, es_stream *s) {
+  push_slice(L, s->exchange->request->method);
+}
+
+static void get_target(lua_State *L, es_stream *s) {
+  push_slice(L, s->exchange->request->target);
+}
+
+static void get_path(lua_State *L, es_stream *s) {
+  push_slice(L, s->exchange->request->path);
+}
+
+static void get_body(lua_State *L, es_stream *s) {
+  push_slice(L, s->exchange->request->body);
+}
+
+static void get_version(lua_State *L, es_stream *s) {
+  lua_pushstring(L, s->exchange->request->minor > 0 ? "1.1" : "1.0");
+}
+
+/* The client's numeric address, nil on a Unix socket. */
+static void get_remote(lua_State *L, es_stream *s) {
+  const es_peer *peer = &s->exchange->peer;
+  char text[64];
+  if ((peer->family == AF_INET || peer->family == AF_INET6) &&
+      uv_inet_ntop(peer->family, peer->address, text, sizeof text) == 0)
+    lua_pushstring(L, text);
+  else
+    lua_pushnil(L);
+}
+
+/* query: the last value of each key; query_all: lists of all. */
+static void get_query(lua_State *L, es_stream *s) {
+  es_slice rest = s->exchange->request->query, name, value;
+  lua_newtable(L);
+  while (es_next_pair(&rest, '&', false, &name, &value)) {
+    push_decoded(L, name, true);
+    push_decoded(L, value, true);
+    lua_rawset(L, -3);
+  }
+}
+
+static void get_query_all(lua_State *L, es_stream *s) {
+  es_slice rest = s->exchange->request->query, name, value;
+  lua_newtable(L);
+  while (es_next_pair(&rest, '&', false, &name, &value)) {
+    push_decoded(L, name, true);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, -3);
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      lua_newtable(L);
+      lua_pushvalue(L, -2);
+      lua_pushvalue(L, -2);
+      lua_rawset(L, -5);
+    }
+    push_decoded(L, value, true);
+#if LUA_VERSION_NUM >= 502
+    int count = (int)lua_rawlen(L, -2);
+#else
+    int count = (int)lua_objlen(L, -2);
+#endif
+    lua_rawseti(L, -2, count + 1);
+    lua_pop(L, 2);
+  }
+}
+
+/* Repeated headers are joined by commas (RFC 9110, 5.3), cookies by semicolons (RFC 6265, 5.4). */
+static void get_headers(lua_State *L, es_stream *s) {
+  const es_request *request = s->exchange->request;
+  lua_createtable(L, 0, (int)request->header_count);
+  for (size_t i = 0; i < request->header_count; i++) {
+    const es_header *h = &request->headers[i];
+    push_slice(L, h->name);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, -3);
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      push_slice(L, h->value);
+    } else {
+      bool cookie = h->name.len == 6 && memcmp(h->name.ptr, "cookie", 6) == 0;
+      lua_pushstring(L, cookie ? "; " : ", ");
+      push_slice(L, h->value);
+      lua_concat(L, 3);
+    }
+    lua_rawset(L, -3);
+  }
+  luaL_getmetatable(L, "eventstream.headers");
+  lua_setmetatable(L, -2);
+}
+
+/* The first of a name wins: browsers send the most specific one first (RFC 6265, 5.4). */
+static void get_cookies(lua_State *L, es_stream *s) {
+  const es_request *request = s->exchange->request;
+  lua_newtable(L);
+  for (size_t i = 0; i < request->header_count; i++) {
+    const es_header *h = &request->headers[i];
+    if (h->name.len != 6 || memcmp(h->name.ptr, "cookie", 6) != 0)
+      continue;
+    es_slice rest = h->value, name, value;
+    while (es_next_pair(&rest, ';', true, &name, &value)) {
+      if (value.len >= 2 && value.ptr[0] == '"' && value.ptr[value.len - 1] == '"')
+        value = (es_slice){value.ptr + 1, value.len - 2};
+      push_slice(L, name);
+      lua_pushvalue(L, -1);
+      lua_rawget(L, -3);
+      if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        push_slice(L, value);
+        lua_rawset(L, -3);
+      } else {
+        lua_pop(L, 2);
+      }
+    }
+  }
+}
+
+/* Path parameters: the route that the path matches is the Lua side's to know. */
+static void get_params(lua_State *L, es_stream *s) {
+  if (s->app == NULL || s->app->self_ref == LUA_NOREF) {
+    lua_newtable(L);
+    return;
+  }
+  es_push_hook(L, s->app, "params");
+  get_method(L, s);
+  get_path(L, s);
+  lua_call(L, 2, 1);
+}
+
+static int l_headers_index(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TSTRING)
+    return 0;
+  size_t len;
+  const char *name = lua_tolstring(L, 2, &len);
+  char *lower = lua_newuserdata(L, len + 1);
+  bool changed = false;
+  for (size_t i = 0; i < len; i++) {
+    char c = name[i];
+    lower[i] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    changed = changed || lower[i] != c;
+  }
+  if (!changed)
+    return 0;
+  lua_pushlstring(L, lower, len);
+  lua_rawget(L, 1);
+  return 1;
+}
+
+static int l_index(lua_State *L) {
+  static const struct {
+    const char *name;
+    void (*get)(lua_State *L, es_stream *s);
+  } fields[] = {{"method", get_method}, {"path", get_path},           {"target", get_target},
+                {"query", get_query},   {"query_all", get_query_all}, {"headers", get_headers},
+                {"body", get_body},     {"cookies", get_cookies},     {"params", get_params},
+                {"remote", get_remote}, {"version", get_version}};
+  es_stream *s = check_request(L, 1);
+  es_get_user_table(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rawget(L, -2);
+  if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
+    return 1;
+  const char *name = lua_tostring(L, 2);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    if (strcmp(name, fields[i].name) != 0)
+      continue;
+    fields[i].get(L, s);
+    lua_pushvalue(L, 2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, 3);
+    return 1;
+  }
+  return 1;
+}
+
+static int l_newindex(lua_State *L) {
+  es_stream *s = check_request(L, 1);
+  lua_settop(L, 3);
+  es_get_user_table(L, 1);
+  lua_insert(L, 2);
+  lua_rawset(L, 2);
+  if (s->request_ref == LUA_NOREF && !s->over && s->app != NULL) {
+    lua_pushvalue(L, 1);
+    s->request_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  return 0;
+}
+
+static int l_tostring(lua_State *L) {
+  const es_request *request = check_request(L, 1)->exchange->request;
+  push_slice(L, request->method);
+  lua_pushliteral(L, " ");
+  push_slice(L, request->path);
+  lua_concat(L, 3);
+  return 1;
+}
+
+void es_open_request_class(lua_State *L) {
+  static const luaL_Reg meta[] = {{"__index", l_index},
+                                  {"__newindex", l_newindex},
+                                  {"__gc", l_gc},
+                                  {"__tostring", l_tostring},
+                                  {NULL, NULL}};
+  luaL_newmetatable(L, "eventstream.headers");
+  lua_pushcfunction(L, l_headers_index);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, CLASS);
+  luaL_setfuncs(L, meta, 0);
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 1);
+}

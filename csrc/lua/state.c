@@ -1,0 +1,299 @@
+#include "lua/binding.h"
+
+#include <stdio.h>
+
+#define SECONDS_MAX 315360000.0 /* 10 years */
+
+static const char state_key, objects_key, traceback_key;
+
+es_state *es_state_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  es_state *state = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return state;
+}
+
+void es_push_objects(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &objects_key);
+}
+
+void es_unref(lua_State *L, int *ref) {
+  luaL_unref(L, LUA_REGISTRYINDEX, *ref);
+  *ref = LUA_NOREF;
+}
+
+void es_push_hook(lua_State *L, es_app *app, const char *name) {
+  if (app->self_ref == LUA_NOREF) { /* the app is closed: nobody is left to ask */
+    lua_pushnil(L);
+    return;
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
+  es_get_user_table(L, -1);
+  lua_getfield(L, -1, name);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+void es_push_hooks(lua_State *L, es_app *app) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
+  if (lua_isnil(L, -1)) {
+    lua_newtable(L);
+  } else {
+    es_get_user_table(L, -1);
+  }
+  lua_remove(L, -2);
+}
+
+void es_push_state_hook(lua_State *L, es_state *state, const char *name) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, state->hooks_ref);
+  lua_getfield(L, -1, name);
+  lua_remove(L, -2);
+}
+
+double es_check_seconds(lua_State *L, int index, const char *who, bool positive) {
+  if (lua_type(L, index) != LUA_TNUMBER)
+    luaL_error(L, "%s: seconds must be a number, not %s", who, luaL_typename(L, index));
+  double seconds = lua_tonumber(L, index);
+  if (!(seconds >= 0 && seconds <= SECONDS_MAX) || (positive && seconds == 0))
+    luaL_error(L, "%s: seconds must be %s and at most ten years", who, positive ? "above 0" : "at least 0");
+  return seconds;
+}
+
+/* Makes any error a string, and keeps the traceback where es_call finds it. */
+static int l_on_error(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TSTRING) {
+    lua_getglobal(L, "tostring");
+    lua_pushvalue(L, 1);
+    if (lua_pcall(L, 1, 1, 0) != 0 || lua_type(L, -1) != LUA_TSTRING) {
+      lua_pop(L, 1);
+      lua_pushfstring(L, "(error object is a %s)", luaL_typename(L, 1));
+    }
+    lua_replace(L, 1);
+  }
+  lua_settop(L, 1);
+  es_traceback(L, L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
+  return 1;
+}
+
+void es_report(es_state *state, es_app *app, es_stream *stream) {
+  lua_State *L = state->L;
+  int message = lua_gettop(L) - 1;
+  es_push_hook(L, app, "report");
+  lua_pushvalue(L, message);
+  lua_pushvalue(L, message + 1);
+  if (stream != NULL && stream->is_stream)
+    es_push_stream(L, stream);
+  else
+    lua_pushnil(L);
+  state->calls++;
+  if (lua_pcall(L, 3, 0, 0) != 0) {
+    /* the last resort: report itself only fails when memory is out */
+    const char *text = lua_tostring(L, message);
+    fprintf(stderr, "eventstream: %s\n", text != NULL ? text : "error");
+  }
+  lua_settop(L, message - 1);
+}
+
+bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int results) {
+  lua_State *L = state->L;
+  int handler = lua_gettop(L) - arguments;
+  lua_pushcfunction(L, l_on_error);
+  lua_insert(L, handler);
+  es_task *running = state->running;
+  state->running = NULL;
+  state->calls++;
+  int status = lua_pcall(L, arguments, results, handler);
+  state->running = running;
+  lua_remove(L, handler);
+  if (status == LUA_OK)
+    return true;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &traceback_key);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    lua_pushliteral(L, "");
+  }
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
+  es_report(state, app, stream);
+  return false;
+}
+
+static int l_state_gc(lua_State *L) {
+  es_state *state = lua_touserdata(L, 1);
+  if (!state->open)
+    return 0;
+  state->open = false;
+  if (state->has_signals) {
+    uv_close((uv_handle_t *)&state->signals[0], NULL);
+    uv_close((uv_handle_t *)&state->signals[1], NULL);
+  }
+  es_loop_free(&state->loop);
+  return 0;
+}
+
+/* --- eventstream.loop, and what runs it --- */
+
+static int l_loop_fd(lua_State *L) {
+  lua_pushinteger(L, es_loop_fd(&es_state_of(L)->loop));
+  return 1;
+}
+
+static int l_loop_timeout(lua_State *L) {
+  int ms = es_loop_timeout(&es_state_of(L)->loop);
+  if (ms < 0)
+    lua_pushnil(L);
+  else
+    lua_pushnumber(L, ms / 1000.0);
+  return 1;
+}
+
+/* The same in milliseconds, -1 for none: what the luv driver asks for each time round. */
+static int l_loop_due(lua_State *L) {
+  lua_pushinteger(L, es_loop_timeout(&es_state_of(L)->loop));
+  return 1;
+}
+
+static int turn(lua_State *L, bool wait) {
+  es_state *state = es_state_of(L);
+  if (state->loop.turning) {
+    lua_pushinteger(L, 0);
+    return 1;
+  }
+  uint64_t before = state->calls;
+  es_loop_turn(&state->loop, wait);
+  lua_pushinteger(L, (lua_Integer)(state->calls - before));
+  return 1;
+}
+
+static int l_loop_turn(lua_State *L) {
+  return turn(L, false);
+}
+
+static int l_loop_wait(lua_State *L) {
+  return turn(L, true);
+}
+
+static int l_loop_alive(lua_State *L) {
+  lua_pushboolean(L, es_loop_alive(&es_state_of(L)->loop));
+  return 1;
+}
+
+static int l_loop_turning(lua_State *L) {
+  lua_pushboolean(L, es_state_of(L)->loop.turning);
+  return 1;
+}
+
+static void on_signal(uv_signal_t *signal, int number) {
+  es_state *state = signal->data;
+  if (state->on_signal_ref == LUA_NOREF)
+    return;
+  lua_rawgeti(state->L, LUA_REGISTRYINDEX, state->on_signal_ref);
+  lua_pushinteger(state->L, number);
+  if (lua_pcall(state->L, 1, 0, 0) != 0)
+    lua_pop(state->L, 1); /* the function is our own, and handles its errors */
+  es_loop_settle(&state->loop);
+}
+
+/* Calls the function at SIGINT and SIGTERM; nil gives the signals back. For a process without luv: two libuvs would
+ * overwrite each other's handlers. */
+static int l_loop_signals(lua_State *L) {
+  es_state *state = es_state_of(L);
+  es_unref(L, &state->on_signal_ref);
+  if (!state->has_signals) {
+    for (int i = 0; i < 2; i++) {
+      uv_signal_init(&state->loop.uv, &state->signals[i]);
+      uv_unref((uv_handle_t *)&state->signals[i]);
+      state->signals[i].data = state;
+    }
+    state->has_signals = true;
+  }
+  if (lua_isnoneornil(L, 1)) {
+    uv_signal_stop(&state->signals[0]);
+    uv_signal_stop(&state->signals[1]);
+    return 0;
+  }
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_pushvalue(L, 1);
+  state->on_signal_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  uv_signal_start(&state->signals[0], on_signal, SIGINT);
+  uv_signal_start(&state->signals[1], on_signal, SIGTERM);
+  return 0;
+}
+
+/* Takes the functions that the Lua side provides to all apps. */
+static int l_setup(lua_State *L) {
+  es_state *state = es_state_of(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  es_unref(L, &state->hooks_ref);
+  lua_pushvalue(L, 1);
+  state->hooks_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return 0;
+}
+
+/* A write to a reset peer must not end the process. A script's or host's own choice is left as it is. */
+static void ignore_sigpipe(void) {
+  struct sigaction action;
+  if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+  }
+}
+
+static void new_state(lua_State *L) {
+  es_state *state = es_new_userdata(L, sizeof *state);
+  state->open = state->has_signals = false;
+  state->running = NULL;
+  state->calls = 0;
+  state->thread_ref = state->hooks_ref = state->on_signal_ref = LUA_NOREF;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  state->L = lua_newthread(L);
+  state->thread_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &objects_key);
+  int err = es_loop_init(&state->loop);
+  if (err != 0)
+    luaL_error(L, "eventstream: loop: %s", uv_strerror(err));
+  state->open = true;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+}
+
+int luaopen_eventstream_core(lua_State *L);
+
+#if defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int luaopen_eventstream_core(lua_State *L) {
+  static const luaL_Reg loop[] = {{"fd", l_loop_fd},
+                                  {"timeout", l_loop_timeout},
+                                  {"due", l_loop_due},
+                                  {"turn", l_loop_turn},
+                                  {"wait", l_loop_wait},
+                                  {"alive", l_loop_alive},
+                                  {"turning", l_loop_turning},
+                                  {"signals", l_loop_signals},
+                                  {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
+  if (es_state_of(L) == NULL) {
+    ignore_sigpipe();
+    new_state(L);
+  }
+  lua_newtable(L);
+  luaL_setfuncs(L, functions, 0);
+  lua_newtable(L);
+  luaL_setfuncs(L, loop, 0);
+  lua_setfield(L, -2, "loop");
+  es_open_stream_class(L);
+  es_open_request_class(L);
+  es_open_interval_class(L);
+  es_open_app_class(L);
+  return 1;
+}

@@ -1,0 +1,299 @@
+/* task: a handler's coroutine, from its start to its return, and what it waits for.
+ *
+ * Anchored in the registry while it lives; resumed only from the loop (a timer, a job, a stream's end), never from
+ * inside another callback, and exactly once for each wait. */
+#include "lua/binding.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { WAITS_NOT, WAITS_SLEEP, WAITS_AWAIT, WAITS_SEND };
+
+/* Joins an await with the resume function that was given out. Lua's; the task clears its pointer when it stops waiting,
+ * so that a late or second resume finds nobody. */
+typedef struct token {
+  es_task *task;
+  bool calling; /* the function given to await is still running */
+  bool fired;   /* resumed meanwhile: the values are at ref */
+  int ref, count;
+} token;
+
+struct es_task {
+  es_stream *stream; /* counted */
+  es_state *state;
+  lua_State *co;
+  int co_ref;
+  uint8_t waits;
+  bool told; /* it was told of the stream's end: the next wait ends it */
+  bool has_timer;
+  token *token; /* of the await under way, anchored by token_ref */
+  int token_ref;
+  int arguments; /* on co's stack, for the ready job */
+  char *frame;   /* that the handler waits to send */
+  size_t frame_len;
+  es_job ready_job;
+  es_timer timer;
+};
+
+static const char dead_key; /* its address is the error that ends a dead handler */
+
+static void on_timer_free(es_timer *timer) {
+  free((char *)timer - offsetof(es_task, timer));
+}
+
+/* Ends the task's life; the stream's reference goes with it. */
+static void free_task(es_task *task) {
+  lua_State *L = task->state->L;
+  es_stream *stream = task->stream;
+  if (task->ready_job.posted)
+    es_loop_unpost(&task->state->loop, &task->ready_job);
+  if (task->token != NULL)
+    task->token->task = NULL;
+  es_unref(L, &task->token_ref);
+  es_unref(L, &task->co_ref);
+  free(task->frame);
+  stream->task = NULL;
+  es_stream_unref(stream);
+  if (task->has_timer)
+    es_timer_free(&task->timer);
+  else
+    free(task);
+}
+
+/* An ordinary handler's results: a status, a block of header lines, and a body, made ready on the Lua side. */
+static void answer(es_task *task, int results) {
+  lua_State *co = task->co;
+  es_slice lines, body;
+  int top = lua_gettop(co);
+  if (results < 3)
+    return;
+  int status = (int)lua_tointeger(co, top - 2);
+  lines.ptr = lua_tolstring(co, top - 1, &lines.len);
+  body.ptr = lua_tolstring(co, top, &body.len);
+  es_exchange_answer(task->stream->exchange, status, lines, body);
+}
+
+/* Reports what ended the coroutine: the error object is on its top. */
+static void report(es_task *task) {
+  es_state *state = task->state;
+  lua_State *L = state->L, *co = task->co;
+  lua_xmove(co, L, 1);
+  if (lua_type(L, -1) != LUA_TSTRING) {
+    lua_getglobal(L, "tostring");
+    lua_insert(L, -2);
+    if (lua_pcall(L, 1, 1, 0) != 0 || lua_type(L, -1) != LUA_TSTRING) {
+      lua_pop(L, 1);
+      lua_pushliteral(L, "(error object is no string)");
+    }
+  }
+  es_traceback(L, co, 0);
+  es_report(state, task->stream->app, task->stream);
+}
+
+static void resume(es_task *task, int arguments) {
+  es_state *state = task->state;
+  lua_State *co = task->co;
+  es_stream *stream = task->stream;
+  int results = 0;
+  task->waits = WAITS_NOT;
+  state->running = task;
+  state->calls++;
+  int status = es_resume(co, state->L, arguments, &results);
+  state->running = NULL;
+  if (status == LUA_YIELD && task->waits != WAITS_NOT) {
+    lua_settop(co, 0); /* what a wait yields is nothing */
+    return;
+  }
+  if (status == LUA_YIELD) {
+    lua_settop(co, 0);
+    lua_pushliteral(co, "the handler yielded, but nobody would resume it: wait with eventstream.await");
+    status = LUA_ERRRUN;
+  }
+  bool dead = status != LUA_OK && lua_touserdata(co, -1) == &dead_key;
+  bool failed = status != LUA_OK && !dead;
+  if (failed)
+    report(task);
+  else if (status == LUA_OK && !stream->is_stream)
+    answer(task, results);
+  es_close_thread(co, state->L);
+  stream->refs++;
+  free_task(task);
+  if (failed)
+    es_stream_failed(stream);
+  else
+    es_stream_handler_done(stream);
+  es_stream_unref(stream);
+}
+
+static void run_ready(es_job *job) {
+  es_task *task = (es_task *)((char *)job - offsetof(es_task, ready_job));
+  resume(task, task->arguments);
+}
+
+static void on_timer(es_timer *timer) {
+  es_task *task = (es_task *)((char *)timer - offsetof(es_task, timer));
+  lua_pushboolean(task->co, 1);
+  resume(task, 1);
+}
+
+void es_task_start(es_stream *stream, int arguments) {
+  es_state *state = stream->app->state;
+  lua_State *L = state->L;
+  es_task *task = calloc(1, sizeof *task);
+  if (task == NULL) {
+    lua_pop(L, arguments + 1);
+    es_stream_failed(stream);
+    return;
+  }
+  task->state = state;
+  task->stream = stream;
+  task->token_ref = LUA_NOREF;
+  task->ready_job.run = run_ready;
+  stream->refs++;
+  stream->task = task;
+  task->co = lua_newthread(L);
+  task->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_xmove(L, task->co, arguments + 1);
+  resume(task, arguments);
+}
+
+bool es_task_is(const es_task *task, const lua_State *L) {
+  return task != NULL && task->co == L;
+}
+
+int es_task_dead(es_task *task, lua_State *L) {
+  if (task->told) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&dead_key);
+    return lua_error(L);
+  }
+  task->told = true;
+  lua_pushnil(L);
+  lua_pushliteral(L, "closed");
+  return 2;
+}
+
+int es_task_sleep(es_task *task, lua_State *L, double seconds) {
+  if (!task->has_timer) {
+    es_timer_init(&task->state->loop, &task->timer, on_timer, on_timer_free);
+    task->has_timer = true;
+  }
+  es_timer_start(&task->timer, seconds, false);
+  task->waits = WAITS_SLEEP;
+  return lua_yield(L, 0);
+}
+
+int es_task_send(es_task *task, lua_State *L, const es_event *event) {
+  task->frame_len = es_frame_size(event);
+  task->frame = malloc(task->frame_len);
+  if (task->frame == NULL)
+    return luaL_error(L, "send: out of memory");
+  es_frame_write(task->frame, event);
+  task->waits = WAITS_SEND;
+  return lua_yield(L, 0);
+}
+
+void es_task_room(es_task *task) {
+  if (task->waits != WAITS_SEND)
+    return;
+  int err = es_exchange_send_frame(task->stream->exchange, (es_slice){task->frame, task->frame_len});
+  if (err == UV_ENOBUFS)
+    return; /* not enough yet: on_room comes again */
+  free(task->frame);
+  task->frame = NULL;
+  if (err != 0) {
+    es_exchange_end(task->stream->exchange, ES_END_ERROR);
+    es_task_stream_ended(task);
+    return;
+  }
+  lua_pushboolean(task->co, 1);
+  resume(task, 1);
+}
+
+void es_task_stream_ended(es_task *task) {
+  if (task->waits == WAITS_NOT)
+    return;
+  if (task->ready_job.posted) { /* its values came before the end */
+    es_loop_unpost(&task->state->loop, &task->ready_job);
+    resume(task, task->arguments);
+    return;
+  }
+  if (task->has_timer)
+    es_timer_stop(&task->timer);
+  if (task->token != NULL)
+    task->token->task = NULL;
+  task->token = NULL;
+  es_unref(task->state->L, &task->token_ref);
+  task->told = true;
+  lua_pushnil(task->co);
+  lua_pushliteral(task->co, "closed");
+  resume(task, 2);
+}
+
+void es_task_drop(es_task *task) {
+  free_task(task);
+}
+
+/* --- eventstream.await --- */
+
+static int l_resume(lua_State *L) {
+  token *t = lua_touserdata(L, lua_upvalueindex(1));
+  es_task *task = t->task;
+  int count = lua_gettop(L);
+  if (task == NULL || t->fired)
+    return 0;
+  if (t->calling) {
+    lua_createtable(L, count, 0);
+    lua_insert(L, 1);
+    for (int i = count; i >= 1; i--)
+      lua_rawseti(L, 1, i);
+    t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    t->count = count;
+    t->fired = true;
+    return 0;
+  }
+  if (!lua_checkstack(task->co, count + 4))
+    return luaL_error(L, "resume: too many values");
+  t->task = NULL;
+  task->token = NULL;
+  es_unref(L, &task->token_ref);
+  lua_xmove(L, task->co, count);
+  task->arguments = count;
+  es_loop_post(&task->state->loop, &task->ready_job);
+  return 0;
+}
+
+int l_await(lua_State *L) {
+  es_task *task = es_state_of(L)->running;
+  if (lua_type(L, 1) != LUA_TFUNCTION)
+    return luaL_error(L, "await: function expected, got %s", luaL_typename(L, 1));
+  if (!es_task_is(task, L))
+    return luaL_error(L, "await: only a handler can wait (this is no handler's own coroutine)");
+  if (task->stream->exchange->reason != ES_OPEN)
+    return es_task_dead(task, L);
+  lua_settop(L, 1);
+  token *t = lua_newuserdata(L, sizeof *t);
+  *t = (token){.task = task, .calling = true, .ref = LUA_NOREF};
+  lua_insert(L, 1); /* token, function */
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, l_resume, 1);
+  int status = lua_pcall(L, 1, 0, 0);
+  t->calling = false;
+  if (status != LUA_OK || t->fired)
+    t->task = NULL;
+  if (status != LUA_OK) {
+    es_unref(L, &t->ref);
+    return lua_error(L);
+  }
+  if (t->fired) {
+    luaL_checkstack(L, t->count + 4, "await");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->ref);
+    es_unref(L, &t->ref);
+    for (int i = 1; i <= t->count; i++)
+      lua_rawgeti(L, 2, i);
+    return t->count;
+  }
+  task->token = t;
+  task->token_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* the token lies on top */
+  task->waits = WAITS_AWAIT;
+  return lua_yield(L, 0);
+}

@@ -1,0 +1,474 @@
+#include "net/connection.h"
+
+#include "net/head.h"
+#include "net/platform.h"
+#include "net/server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DELIVER_SECONDS 5   /* what was sent before a close has this long to go out */
+#define LINGER_SECONDS 2    /* and the client this long to shut its side */
+#define KEEP_ALIVE_SECONDS 60 /* between two requests of a connection */
+#define FLUSH_SLICES 64     /* a gathered write */
+#define FLUSH_BYTES 1048576 /* a connection's share of a turn: the others wait meanwhile */
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
+#endif
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+static void on_due(es_deadline *deadline);
+static void run_held(es_job *job);
+
+static void set_due(es_connection *c, double seconds) {
+  uint64_t due = c->since + (uint64_t)(seconds * 1000);
+  if (es_loop_set_deadline(c->server->loop, &c->deadline, due) != 0)
+    es_connection_close(c, ES_END_ERROR); /* what cannot be bounded in time is not served */
+}
+
+/* Tells libuv what to watch: what the state reads for, and room to write where bytes were refused. */
+static void watch(es_connection *c) {
+  int events = c->writing ? UV_WRITABLE : 0;
+  if (!c->gone) {
+    if (c->state == ES_READING)
+      events |= c->held != NULL ? 0 : UV_READABLE;
+    else if (c->state == ES_ANSWERING && !c->exchange->streaming)
+      events |= UV_DISCONNECT; /* the next request stays with the kernel until this one is answered */
+    else
+      events |= UV_READABLE;
+  }
+  if (events == 0)
+    uv_poll_stop(&c->poll);
+  else
+    uv_poll_start(&c->poll, events, on_poll);
+}
+
+static void enter(es_connection *c, es_connection_state state) {
+  c->state = (uint8_t)state;
+  c->since = es_loop_now(c->server->loop);
+}
+
+void es_connection_new(es_server *server, int fd, const struct sockaddr_storage *address, bool shed) {
+  es_connection *c = calloc(1, sizeof *c);
+  if (c == NULL || uv_poll_init_socket(&server->loop->uv, &c->poll, fd) != 0) {
+    free(c);
+    close(fd);
+    return;
+  }
+  c->poll.data = c;
+  c->fd = fd;
+  c->server = server;
+  c->shed = shed;
+  c->deadline.on_due = on_due;
+  c->held_job.run = run_held;
+  c->peer.family = address->ss_family;
+  if (address->ss_family == AF_INET) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+    c->peer.port = ntohs(in->sin_port);
+    memcpy(c->peer.address, &in->sin_addr, 4);
+  } else if (address->ss_family == AF_INET6) {
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+    c->peer.port = ntohs(in6->sin6_port);
+    memcpy(c->peer.address, &in6->sin6_addr, 16);
+  }
+  if (address->ss_family == AF_INET || address->ss_family == AF_INET6)
+    es_platform_tune(fd);
+  c->next = server->connections;
+  if (c->next != NULL)
+    c->next->prev = c;
+  server->connections = c;
+  server->stats.connections++;
+  enter(c, ES_READING);
+  watch(c);
+  set_due(c, server->limits.header_seconds);
+}
+
+static void on_closed(uv_handle_t *handle) {
+  free(handle->data);
+}
+
+static void drop_dirty(es_connection *c) {
+  es_connection **at = &c->server->loop->dirty;
+  while (*at != c)
+    at = &(*at)->next_dirty;
+  *at = c->next_dirty;
+  c->dirty = false;
+}
+
+void es_connection_close(es_connection *c, es_reason reason) {
+  es_server *server = c->server;
+  if (c->state == ES_CLOSED)
+    return;
+  c->state = ES_CLOSED;
+  if (c->exchange != NULL)
+    es_exchange_end(c->exchange, reason);
+  es_loop_remove_deadline(server->loop, &c->deadline);
+  if (c->dirty)
+    drop_dirty(c);
+  if (c->held_job.posted)
+    es_loop_unpost(server->loop, &c->held_job);
+  es_queue_clear(&c->out);
+  es_parser_free(c->parser);
+  c->parser = NULL;
+  free(c->held);
+  c->held = NULL;
+  if (c->prev != NULL)
+    c->prev->next = c->next;
+  else
+    server->connections = c->next;
+  if (c->next != NULL)
+    c->next->prev = c->prev;
+  server->stats.connections--;
+  uv_close((uv_handle_t *)&c->poll, on_closed);
+  close(c->fd);
+  es_loop_wake(server->loop);
+  es_server_check_closed(server);
+}
+
+void es_connection_dirty(es_connection *c) {
+  if (c->dirty || c->writing) /* while the kernel refuses bytes, its word that there is room starts the next flush */
+    return;
+  c->dirty = true;
+  c->next_dirty = c->server->loop->dirty;
+  c->server->loop->dirty = c;
+  es_loop_wake(c->server->loop);
+}
+
+/* The socket failed: which end of the exchange is that? */
+static void broken(es_connection *c, int err) {
+  es_reason reason = ES_END_CLIENT;
+  if (err == ETIMEDOUT)
+    reason = es_queue_bytes(&c->out) > 0 ? ES_END_SLOW : ES_END_TIMEOUT;
+  es_connection_close(c, reason);
+}
+
+static void start_lingering(es_connection *c) {
+  if (c->gone || shutdown(c->fd, SHUT_WR) != 0) {
+    es_connection_close(c, ES_END_SERVER);
+    return;
+  }
+  enter(c, ES_LINGERING);
+  watch(c);
+  set_due(c, LINGER_SECONDS);
+}
+
+/* Everything that was queued is with the kernel. */
+static void drained(es_connection *c) {
+  if (c->state == ES_CLOSING)
+    start_lingering(c);
+  else if (c->state == ES_READING && c->held != NULL)
+    es_loop_post(c->server->loop, &c->held_job);
+}
+
+void es_connection_flush(es_connection *c) {
+  size_t sent = 0;
+  c->dirty = false;
+  while (es_queue_bytes(&c->out) > 0 && sent < FLUSH_BYTES) {
+    es_slice slices[FLUSH_SLICES];
+    struct iovec iov[FLUSH_SLICES];
+    size_t want = 0, count = es_queue_gather(&c->out, slices, FLUSH_SLICES);
+    for (size_t i = 0; i < count; i++) {
+      iov[i].iov_base = (void *)(uintptr_t)slices[i].ptr; /* sendmsg does not write to it */
+      iov[i].iov_len = slices[i].len;
+      want += slices[i].len;
+    }
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR)
+        continue;
+      if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+        break;
+      broken(c, errno);
+      return;
+    }
+    sent += (size_t)n;
+    es_queue_drop(&c->out, (size_t)n);
+    if ((size_t)n < want)
+      break; /* the kernel is full: asking again would only be refused */
+  }
+  if (sent > 0) {
+    c->server->stats.bytes_out += sent;
+    c->since = uv_now(&c->server->loop->uv);
+  }
+  es_exchange *x = c->exchange;
+  if (x != NULL && x->wants_room && es_queue_bytes(&c->out) <= c->server->limits.backlog_bytes / 2 &&
+      !x->room_job.posted) {
+    x->wants_room = false;
+    es_exchange_ref(x); /* the job's */
+    es_loop_post(c->server->loop, &x->room_job);
+  }
+  bool writing = es_queue_bytes(&c->out) > 0;
+  if (writing != c->writing) {
+    c->writing = writing;
+    watch(c);
+  }
+  if (!writing)
+    drained(c);
+}
+
+void es_connection_flush_now(es_connection *c) {
+  if (!c->dirty)
+    return;
+  drop_dirty(c);
+  es_connection_flush(c);
+}
+
+/* Answers what is no request (yet), and closes. */
+static void refuse(es_connection *c, int status, const char *reason) {
+  char body[256];
+  size_t len = strlen(reason);
+  if (len > sizeof body - 2)
+    len = sizeof body - 2;
+  memcpy(body, reason, len);
+  body[len++] = '\n';
+  static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
+  es_head head = {.status = status,
+                  .date = es_loop_date(c->server->loop),
+                  .extra = {type, sizeof type - 1},
+                  .content_length = (int64_t)len};
+  c->server->stats.rejected++;
+  if (es_head_write(&c->out, &head) != 0 || es_queue_append(&c->out, body, len) != 0) {
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
+  es_connection_done(c, false);
+}
+
+static bool wants_stream(const es_request *request) {
+  static const char type[] = "text/event-stream";
+  const es_header *accept = es_request_header(request, "accept");
+  if (accept == NULL)
+    return false;
+  for (size_t i = 0; i + sizeof type - 1 <= accept->value.len; i++) {
+    if (memcmp(accept->value.ptr + i, type, sizeof type - 1) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* One connection too many: an EventSource is told to come back later, any other client that it is refused. */
+static void shed(es_exchange *x) {
+  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  static const char text[] = "the server is full\n";
+  x->connection->last = true;
+  x->server->stats.rejected++;
+  if (wants_stream(x->request))
+    es_exchange_come_back(x, ES_END_SERVER);
+  else
+    es_exchange_answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1});
+}
+
+static void begin_exchange(es_connection *c) {
+  es_request *request = es_parser_take(c->parser);
+  es_parser_free(c->parser); /* a stream may run for days, and the next request can make its own */
+  c->parser = NULL;
+  c->exchange = es_exchange_new(c, request);
+  if (c->exchange == NULL) {
+    es_request_unref(request);
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
+  c->server->stats.requests++;
+  es_loop_remove_deadline(c->server->loop, &c->deadline);
+  enter(c, ES_ANSWERING);
+  es_exchange *x = es_exchange_ref(c->exchange);
+  if (c->shed) {
+    x->server->stats.requests--;
+    x->user = NULL;
+    shed(x);
+  } else {
+    c->server->handlers->on_request(x);
+  }
+  if (x->reason == ES_OPEN)
+    watch(c);
+  es_exchange_unref(x);
+}
+
+/* Keeps what stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
+static void hold(es_connection *c, const char *bytes, size_t size) {
+  c->held = malloc(size);
+  if (c->held == NULL) {
+    c->last = true; /* the next request is lost, and the connection's end tells so */
+    return;
+  }
+  memcpy(c->held, bytes, size);
+  c->held_len = size;
+}
+
+static void take(es_connection *c, const char *bytes, size_t size) {
+  es_server *server = c->server;
+  if (c->parser == NULL) {
+    c->parser = es_parser_new(server->limits.header_bytes, server->limits.body_bytes);
+    if (c->parser == NULL) {
+      es_connection_close(c, ES_END_ERROR);
+      return;
+    }
+  }
+  bool begun = es_parser_begun(c->parser);
+  size_t taken;
+  es_parse result = es_parser_feed(c->parser, bytes, size, &taken);
+  switch (result) {
+  case ES_PARSE_CONTINUE:
+    if (es_queue_append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 0)
+      es_connection_dirty(c);
+    break;
+  case ES_PARSE_MORE:
+    break;
+  case ES_PARSE_DONE:
+    if (taken < size)
+      hold(c, bytes + taken, size - taken);
+    begin_exchange(c);
+    return;
+  case ES_PARSE_ERROR:
+    refuse(c, es_parser_status(c->parser), es_parser_reason(c->parser));
+    return;
+  }
+  if (!begun && es_parser_begun(c->parser)) {
+    c->since = uv_now(&server->loop->uv);
+    set_due(c, server->limits.header_seconds);
+  }
+}
+
+static void run_held(es_job *job) {
+  es_connection *c = (es_connection *)((char *)job - offsetof(es_connection, held_job));
+  char *held = c->held;
+  size_t size = c->held_len;
+  if (c->state != ES_READING || held == NULL)
+    return;
+  c->held = NULL;
+  watch(c);
+  take(c, held, size); /* may close, but frees only in a callback of libuv's */
+  free(held);
+}
+
+static void on_readable(es_connection *c) {
+  char *buffer = c->server->loop->read_buffer;
+  ssize_t n = recv(c->fd, buffer, ES_READ_BYTES, 0);
+  if (n < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+      broken(c, errno);
+    return;
+  }
+  if (n > 0) {
+    if (c->state == ES_READING)
+      take(c, buffer, (size_t)n);
+    return; /* else: bytes after a stream's request, or after the last one, are read and dropped */
+  }
+  if (c->state == ES_CLOSING) { /* it may still read: a half-closed client gets what was promised */
+    c->gone = true;
+    watch(c);
+    return;
+  }
+  es_connection_close(c, ES_END_CLIENT);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events) {
+  es_connection *c = poll->data;
+  es_loop *loop = c->server->loop;
+  if (status < 0) {
+    int err = 0;
+    socklen_t len = sizeof err;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    broken(c, err);
+  } else {
+    if (events & UV_WRITABLE)
+      es_connection_flush(c);
+    if ((events & UV_READABLE) && c->state != ES_CLOSED)
+      on_readable(c);
+    else if ((events & UV_DISCONNECT) && c->state != ES_CLOSED) {
+      c->gone = true; /* no more requests; the answer under way may still be read */
+      watch(c);
+    }
+  }
+  es_loop_settle(loop);
+}
+
+void es_connection_streams(es_connection *c) {
+  free(c->held); /* bytes after a stream's request are no request */
+  c->held = NULL;
+  c->last = true;
+  if (c->gone)
+    es_connection_close(c, ES_END_CLIENT);
+  else
+    watch(c);
+}
+
+/* A quiet time after which the next heartbeat falls due: different each time, so that streams which fell silent
+ * together do not beat together, and never longer than the option says. */
+static double beat(es_server *server) {
+  return server->heartbeat_seconds * (0.75 + es_loop_random(server->loop) / 4);
+}
+
+static void set_stream_due(es_connection *c) {
+  es_server *server = c->server;
+  double age = server->limits.stream_seconds, quiet = server->heartbeat_seconds > 0 ? beat(server) : 0;
+  if (age > 0) {
+    double left = age + ((double)c->born - (double)c->since) / 1000;
+    if (quiet == 0 || left < quiet)
+      quiet = left > 0 ? left : 0.001;
+  }
+  if (quiet > 0)
+    set_due(c, quiet);
+}
+
+void es_connection_opened(es_connection *c) {
+  es_connection_dirty(c);
+  c->since = c->born = es_loop_now(c->server->loop);
+  set_stream_due(c);
+}
+
+static void on_stream_due(es_connection *c) {
+  es_server *server = c->server;
+  uint64_t now = uv_now(&server->loop->uv);
+  if (server->limits.stream_seconds > 0 && (double)(now - c->born) >= server->limits.stream_seconds * 1000 - 1) {
+    es_exchange_end(c->exchange, ES_END_EXPIRED);
+    return;
+  }
+  double quiet = (double)(now - c->since) / 1000;
+  if (server->heartbeat_seconds > 0 && quiet >= server->heartbeat_seconds * 0.75 - 0.001) {
+    es_event comment = ES_EVENT_INIT;
+    comment.comment = (es_slice){"", 0};
+    /* bytes that wait already say more than a heartbeat could */
+    if (es_queue_bytes(&c->out) == 0 && es_queue_event(&c->out, &comment, c->exchange->chunked) == 0)
+      es_connection_dirty(c);
+    c->since = now;
+  }
+  set_stream_due(c);
+}
+
+static void on_due(es_deadline *deadline) {
+  es_connection *c = (es_connection *)((char *)deadline - offsetof(es_connection, deadline));
+  if (c->state == ES_ANSWERING && c->exchange->streaming)
+    on_stream_due(c);
+  else if (c->state == ES_READING && c->parser != NULL && es_parser_begun(c->parser))
+    refuse(c, 408, "the request took too long");
+  else
+    es_connection_close(c, c->state == ES_CLOSING ? ES_END_SLOW : ES_END_SERVER);
+}
+
+void es_connection_done(es_connection *c, bool keep) {
+  if (c->state == ES_CLOSED)
+    return;
+  es_connection_dirty(c);
+  if (keep && !c->last && !c->gone) {
+    enter(c, ES_READING);
+    watch(c);
+    set_due(c, KEEP_ALIVE_SECONDS);
+    return;
+  }
+  enter(c, ES_CLOSING);
+  watch(c);
+  set_due(c, DELIVER_SECONDS);
+}
+
+void es_connection_retire(es_connection *c) {
+  c->last = true;
+  if (c->state == ES_READING && es_queue_bytes(&c->out) == 0 && (c->parser == NULL || !es_parser_begun(c->parser)))
+    es_connection_close(c, ES_END_SERVER);
+}

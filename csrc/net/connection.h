@@ -1,0 +1,70 @@
+/* connection: one client's socket.
+ *
+ * Belongs to its server, and frees itself when its socket is closed. Owns its parser (only while it reads a request),
+ * the queue of bytes to send, and one reference to the exchange under way. Nothing writes to the socket but
+ * es_connection_flush, which the loop calls at the end of a turn. */
+#ifndef ES_NET_CONNECTION_H
+#define ES_NET_CONNECTION_H
+
+#include "core/queue.h"
+#include "core/request.h"
+#include "net/exchange.h"
+#include "net/loop.h"
+
+#include <sys/socket.h>
+
+typedef enum es_connection_state {
+  ES_READING,   /* a request is awaited, or comes in */
+  ES_ANSWERING, /* an exchange is under way */
+  ES_CLOSING,   /* no more is read; what is queued goes out */
+  ES_LINGERING, /* our side is shut; until the client has read it all and shuts its own (RFC 9112, 9.6) */
+  ES_CLOSED
+} es_connection_state;
+
+typedef struct es_connection {
+  /* read-only */
+  struct es_server *server;
+  struct es_connection *prev, *next; /* the server's */
+  struct es_connection *next_dirty;  /* the loop's */
+  es_exchange *exchange;             /* under way, or NULL */
+  es_queue out;                      /* appended to by exchange.c, which then calls es_connection_dirty */
+  es_peer peer;
+  /* private */
+  int fd;
+  uint8_t state;
+  bool dirty, writing, gone, last, shed;
+  es_parser *parser;
+  char *held; /* bytes behind a request that is being answered */
+  size_t held_len;
+  es_job held_job;
+  es_deadline deadline;
+  uint64_t since; /* when the state began, or bytes last moved: milliseconds */
+  uint64_t born;  /* when the stream began */
+  uv_poll_t poll;
+} es_connection;
+
+/* Takes over the descriptor, also when memory is out. shed: it is one too many, and is only told to come back. */
+void es_connection_new(struct es_server *server, int fd, const struct sockaddr_storage *address, bool shed);
+
+/* Has bytes to flush at the turn's end. */
+void es_connection_dirty(es_connection *connection);
+
+/* Hands what is queued to the kernel, as much as it takes. */
+void es_connection_flush(es_connection *connection);
+
+/* The same ahead of the turn's end, unless the kernel is known to be full. */
+void es_connection_flush_now(es_connection *connection);
+
+/* For exchange.c. The exchange has become a stream; its head is queued; it is over (keep: the client may send another
+ * request, as far as the exchange is concerned). */
+void es_connection_streams(es_connection *connection);
+void es_connection_opened(es_connection *connection);
+void es_connection_done(es_connection *connection, bool keep);
+
+/* Cuts it at once; its exchange, if any, ends for the reason. */
+void es_connection_close(es_connection *connection, es_reason reason);
+
+/* Lets the request under way be its last; closes it if there is none. */
+void es_connection_retire(es_connection *connection);
+
+#endif

@@ -1,0 +1,231 @@
+#include "net/exchange.h"
+
+#include "net/connection.h"
+#include "net/head.h"
+#include "net/server.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRY_FLOOR_MS 100 /* below it a browser reconnects in a hot loop */
+
+static es_exchange *of_end_job(es_job *job) {
+  return (es_exchange *)((char *)job - offsetof(es_exchange, end_job));
+}
+
+static es_exchange *of_room_job(es_job *job) {
+  return (es_exchange *)((char *)job - offsetof(es_exchange, room_job));
+}
+
+static void run_end(es_job *job) {
+  es_exchange *x = of_end_job(job);
+  if (x->server != NULL)
+    x->server->handlers->on_end(x);
+  x->server = NULL;
+  es_exchange_unref(x);
+}
+
+static void run_room(es_job *job) {
+  es_exchange *x = of_room_job(job);
+  if (x->reason == ES_OPEN)
+    x->server->handlers->on_room(x);
+  es_exchange_unref(x);
+}
+
+es_exchange *es_exchange_new(es_connection *connection, es_request *request) {
+  es_exchange *x = calloc(1, sizeof *x);
+  if (x == NULL)
+    return NULL;
+  x->server = connection->server;
+  x->connection = connection;
+  x->request = request;
+  x->peer = connection->peer;
+  x->refs = 1;
+  x->end_job.run = run_end;
+  x->room_job.run = run_room;
+  return x;
+}
+
+es_exchange *es_exchange_ref(es_exchange *x) {
+  x->refs++;
+  return x;
+}
+
+void es_exchange_unref(es_exchange *x) {
+  if (x == NULL || --x->refs > 0)
+    return;
+  es_request_unref(x->request);
+  free(x);
+}
+
+void es_exchange_stream(es_exchange *x) {
+  if (x->reason != ES_OPEN || x->streaming)
+    return;
+  x->streaming = true;
+  x->server->stats.streams++;
+  es_connection_streams(x->connection);
+}
+
+/* The app's retry, different for each connection: browsers add no jitter of their own. Below 0: none is told. */
+static int64_t jittered_retry(es_server *server) {
+  if (server->retry_ms < 0)
+    return ES_NO_RETRY;
+  double retry = server->retry_ms * (1 + es_loop_random(server->loop) / 2);
+  return (int64_t)(retry < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : floor(retry));
+}
+
+int es_exchange_open(es_exchange *x, es_slice extra) {
+  if (x->reason != ES_OPEN || x->head_sent)
+    return 0;
+  es_connection *c = x->connection;
+  x->chunked = x->request->minor > 0;
+  es_head head = {.status = 200,
+                  .date = es_loop_date(x->server->loop),
+                  .extra = extra,
+                  .content_length = -1,
+                  .keep_alive = x->chunked,
+                  .stream = true,
+                  .chunked = x->chunked};
+  if (es_head_write(&c->out, &head) != 0)
+    return UV_ENOMEM;
+  x->head_sent = true;
+  if (!x->request->head) {
+    es_event first = ES_EVENT_INIT;
+    first.retry = jittered_retry(x->server);
+    if (first.retry == ES_NO_RETRY)
+      first.comment = (es_slice){"", 0};
+    if (es_queue_event(&c->out, &first, x->chunked) != 0)
+      return UV_ENOMEM;
+  }
+  es_connection_opened(c);
+  if (x->request->head)
+    es_exchange_end(x, ES_END_DONE);
+  return 0;
+}
+
+bool es_exchange_has_room(es_exchange *x, size_t size) {
+  size_t waiting = es_queue_bytes(&x->connection->out);
+  if (waiting == 0 || waiting + size <= x->server->limits.backlog_bytes)
+    return true;
+  x->wants_room = true;
+  return false;
+}
+
+int es_exchange_send(es_exchange *x, const es_event *event) {
+  es_connection *c = x->connection;
+  if (!es_exchange_has_room(x, es_frame_size(event)))
+    return UV_ENOBUFS;
+  if (es_queue_event(&c->out, event, x->chunked) != 0)
+    return UV_ENOMEM;
+  x->server->stats.events++;
+  es_connection_dirty(c);
+  return 0;
+}
+
+int es_exchange_send_frame(es_exchange *x, es_slice frame) {
+  es_connection *c = x->connection;
+  if (!es_exchange_has_room(x, frame.len))
+    return UV_ENOBUFS;
+  if (es_queue_frame(&c->out, frame, x->chunked) != 0)
+    return UV_ENOMEM;
+  x->server->stats.events++;
+  es_connection_dirty(c);
+  return 0;
+}
+
+/* An ordinary answer that ends the exchange for the given reason. */
+static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_reason reason) {
+  es_connection *c = x->connection;
+  bool bodiless = status == 204 || status == 304;
+  bool keep = !x->streaming && x->request->keep_alive && !x->server->closing && !c->last;
+  es_head head = {.status = status,
+                  .date = es_loop_date(x->server->loop),
+                  .extra = extra,
+                  .content_length = bodiless ? -1 : (int64_t)body.len,
+                  .keep_alive = keep};
+  if (es_head_write(&c->out, &head) != 0 ||
+      (!bodiless && !x->request->head && es_queue_append(&c->out, body.ptr, body.len) != 0)) {
+    es_connection_close(c, ES_END_ERROR);
+    return UV_ENOMEM;
+  }
+  x->head_sent = true;
+  x->chunked = false;
+  c->last = !keep;
+  es_exchange_end(x, reason);
+  return 0;
+}
+
+int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body) {
+  return x->reason == ES_OPEN ? answer(x, status, extra, body, ES_END_DONE) : 0;
+}
+
+void es_exchange_fail(es_exchange *x, int status, es_slice extra, es_slice body) {
+  if (x->reason == ES_OPEN)
+    answer(x, status, extra, body, ES_END_ERROR);
+}
+
+int es_exchange_come_back(es_exchange *x, es_reason reason) {
+  static const char lines[] = "Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n";
+  if (x->reason != ES_OPEN)
+    return 0;
+  es_event event = ES_EVENT_INIT;
+  char body[64];
+  event.retry = jittered_retry(x->server);
+  if (event.retry == ES_NO_RETRY)
+    event.comment = (es_slice){"", 0};
+  size_t size = (size_t)(es_frame_write(body, &event) - body);
+  return answer(x, 200, (es_slice){lines, sizeof lines - 1}, (es_slice){body, size}, reason);
+}
+
+void es_exchange_end(es_exchange *x, es_reason reason) {
+  if (x->reason != ES_OPEN)
+    return;
+  es_connection *c = x->connection;
+  es_loop *loop = x->server->loop;
+  bool cut = reason == ES_END_CLIENT || reason == ES_END_TIMEOUT || reason == ES_END_SLOW;
+  bool broken = false;
+  if (x->chunked && !cut && !x->request->head)
+    broken = es_queue_append(&c->out, "0\r\n\r\n", 5) != 0;
+  x->reason = reason;
+  x->connection = NULL;
+  c->exchange = NULL;
+  if (x->streaming)
+    x->server->stats.streams--;
+  es_loop_post(loop, &x->end_job); /* which takes the connection's reference over */
+  if (broken)
+    es_connection_close(c, reason);
+  else
+    es_connection_done(c, !x->streaming);
+}
+
+void es_exchange_flush(es_exchange *x) {
+  if (x->connection != NULL)
+    es_connection_flush_now(x->connection);
+}
+
+size_t es_exchange_backlog(const es_exchange *x) {
+  return x->connection != NULL ? es_queue_bytes(&x->connection->out) : 0;
+}
+
+const char *es_reason_name(es_reason reason) {
+  switch (reason) {
+  case ES_OPEN:
+    return "open";
+  case ES_END_DONE:
+    return "done";
+  case ES_END_CLIENT:
+    return "client";
+  case ES_END_SERVER:
+    return "server";
+  case ES_END_SLOW:
+    return "slow";
+  case ES_END_TIMEOUT:
+    return "timeout";
+  case ES_END_EXPIRED:
+    return "expired";
+  case ES_END_ERROR:
+    return "error";
+  }
+  return "unknown";
+}

@@ -1,0 +1,94 @@
+/* exchange: one request of a connection with its answer, which may be a stream.
+ *
+ * Reference-counted, because scripts may hold it longer than the socket lives; after its end it is an empty shell that
+ * knows its request, its peer and why it ended. The connection holds one reference while the exchange is under way,
+ * and the queued end another. Nothing here calls the layer above but from jobs, so ending is safe anywhere. */
+#ifndef ES_NET_EXCHANGE_H
+#define ES_NET_EXCHANGE_H
+
+#include "core/request.h"
+#include "net/loop.h"
+
+struct es_server;
+struct es_connection;
+
+typedef enum es_reason {
+  ES_OPEN = 0,
+  ES_END_DONE,    /* an ordinary answer was given */
+  ES_END_CLIENT,  /* the client left */
+  ES_END_SERVER,  /* the script or the app's end closed it */
+  ES_END_SLOW,    /* the client did not read what was sent */
+  ES_END_TIMEOUT, /* the peer is gone without a word */
+  ES_END_EXPIRED, /* the stream reached limits.stream_seconds */
+  ES_END_ERROR    /* the script failed */
+} es_reason;
+
+typedef struct es_peer {
+  int family; /* AF_INET, AF_INET6, or another: no address */
+  uint16_t port;
+  uint8_t address[16];
+} es_peer;
+
+typedef struct es_exchange {
+  /* read-only */
+  struct es_server *server;         /* NULL after on_end */
+  struct es_connection *connection; /* NULL once over */
+  es_request *request;
+  es_peer peer;
+  es_reason reason; /* ES_OPEN while it runs */
+  bool head_sent;   /* the answer has begun */
+  bool streaming;   /* it is a stream */
+  void *user;       /* the layer above */
+  /* private */
+  bool chunked, wants_room;
+  uint32_t refs;
+  es_job end_job, room_job;
+} es_exchange;
+
+/* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */
+es_exchange *es_exchange_new(struct es_connection *connection, es_request *request);
+
+es_exchange *es_exchange_ref(es_exchange *exchange);
+void es_exchange_unref(es_exchange *exchange); /* NULL is allowed */
+
+/* Says that this will be a stream, before its head is sent: from now on the client's FIN ends it. */
+void es_exchange_stream(es_exchange *exchange);
+
+/* Starts the stream: head and first byte. extra is a block of header lines, each ended by CRLF and checked already;
+ * where it names Cache-Control, Connection or X-Accel-Buffering it replaces ours. 0, or UV_ENOMEM. A HEAD request is
+ * done with it. */
+int es_exchange_open(es_exchange *exchange, es_slice extra);
+
+/* Queues a checked event on an open stream: 0, UV_ENOBUFS when the backlog is full (on_room will tell), UV_ENOMEM. An
+ * event larger than the backlog is taken when nothing waits. */
+int es_exchange_send(es_exchange *exchange, const es_event *event);
+
+/* The same for a frame that is written already. */
+int es_exchange_send_frame(es_exchange *exchange, es_slice frame);
+
+/* Whether an event of so many bytes would be taken now; if not, on_room will tell when to ask again. */
+bool es_exchange_has_room(es_exchange *exchange, size_t size);
+
+/* A whole ordinary answer; the exchange ends with it. 0, or UV_ENOMEM (then the connection is cut). */
+int es_exchange_answer(es_exchange *exchange, int status, es_slice extra, es_slice body);
+
+/* The same for what went wrong: it ends with ES_END_ERROR. */
+void es_exchange_fail(es_exchange *exchange, int status, es_slice extra, es_slice body);
+
+/* Answers 200 with a jittered retry and ends for the reason: a browser's EventSource comes back, where any other status
+ * would end it for good. */
+int es_exchange_come_back(es_exchange *exchange, es_reason reason);
+
+/* Ends it: what was sent before is still delivered, then a stream's last chunk. Idempotent. */
+void es_exchange_end(es_exchange *exchange, es_reason reason);
+
+/* Hands what is queued to the kernel now instead of at the turn's end. */
+void es_exchange_flush(es_exchange *exchange);
+
+/* Bytes that wait for the client's socket. */
+size_t es_exchange_backlog(const es_exchange *exchange);
+
+/* "client", "server", ... */
+const char *es_reason_name(es_reason reason);
+
+#endif

@@ -1,0 +1,227 @@
+#include "net/listener.h"
+
+#include "net/platform.h"
+#include "net/server.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BACKLOG 4096          /* clients that the kernel keeps for us */
+#define ACCEPTS_A_TURN 64     /* so that a flood of new clients leaves time for the others */
+#define SHED_MAX 1024         /* connections above the limit that are still told so; more are cut */
+#define ACCEPT_AGAIN_MS 100   /* after descriptors or memory ran out */
+
+static void on_listen(uv_poll_t *poll, int status, int events);
+
+static void on_again(es_deadline *deadline) {
+  es_listener *l = (es_listener *)((char *)deadline - offsetof(es_listener, again));
+  uv_poll_start(&l->poll, UV_READABLE, on_listen);
+}
+
+static void on_listen(uv_poll_t *poll, int status, int events) {
+  es_listener *l = poll->data;
+  es_server *server = l->server;
+  es_loop *loop = server->loop;
+  (void)status;
+  (void)events;
+  for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+    struct sockaddr_storage address;
+    int fd = es_platform_accept(l->fd, &address);
+    if (fd == -EINTR || fd == -ECONNABORTED)
+      continue;
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
+      /* the client stays in the kernel's queue; asking again at once would spin */
+      uv_poll_stop(&l->poll);
+      if (es_loop_set_deadline(loop, &l->again, uv_now(&loop->uv) + ACCEPT_AGAIN_MS) != 0)
+        uv_poll_start(&l->poll, UV_READABLE, on_listen);
+      break;
+    }
+    if (fd < 0)
+      break;
+    server->stats.accepted++;
+    size_t open = server->stats.connections;
+    if (open >= server->limits.connections + SHED_MAX) {
+      server->stats.rejected++;
+      close(fd);
+      continue;
+    }
+    es_connection_new(server, fd, &address, open >= server->limits.connections);
+  }
+  es_loop_settle(loop);
+}
+
+static void tell_address(es_listener *l) {
+  struct sockaddr_storage address;
+  socklen_t len = sizeof address;
+  if (getsockname(l->fd, (struct sockaddr *)&address, &len) != 0)
+    return;
+  if (address.ss_family == AF_INET) {
+    uv_ip4_name((struct sockaddr_in *)&address, l->host, sizeof l->host);
+    l->port = ntohs(((struct sockaddr_in *)&address)->sin_port);
+  } else if (address.ss_family == AF_INET6) {
+    uv_ip6_name((struct sockaddr_in6 *)&address, l->host, sizeof l->host);
+    l->port = ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+  } else if (address.ss_family == AF_UNIX) {
+    const struct sockaddr_un *un = (struct sockaddr_un *)&address;
+    if (len > offsetof(struct sockaddr_un, sun_path) && un->sun_path[0] != '\0')
+      l->path = strndup(un->sun_path, sizeof un->sun_path);
+  }
+}
+
+/* A listener on a socket that is bound already. Does not take the descriptor over when it fails. */
+static es_listener *listen_on(es_server *server, int fd, int *err) {
+  if (listen(fd, BACKLOG) != 0) {
+    *err = -errno;
+    return NULL;
+  }
+  es_listener *l = calloc(1, sizeof *l);
+  *err = l == NULL ? UV_ENOMEM : uv_poll_init_socket(&server->loop->uv, &l->poll, fd);
+  if (*err != 0) {
+    free(l);
+    return NULL;
+  }
+  l->poll.data = l;
+  l->again.on_due = on_again;
+  l->fd = fd;
+  l->server = server;
+  l->refs = 2; /* the caller's and the socket's */
+  l->next = server->listeners;
+  if (l->next != NULL)
+    l->next->prev = l;
+  server->listeners = l;
+  tell_address(l);
+  uv_poll_start(&l->poll, UV_READABLE, on_listen);
+  es_loop_wake(server->loop);
+  return l;
+}
+
+/* Binds a new socket and listens. */
+static es_listener *bind_on(es_server *server, const struct sockaddr *address, socklen_t len, int *err) {
+  int fd = es_platform_socket(address->sa_family);
+  if (fd < 0) {
+    *err = fd;
+    return NULL;
+  }
+  if (address->sa_family != AF_UNIX)
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)); /* a restart need not wait for TIME_WAIT */
+  es_listener *l = NULL;
+  if (bind(fd, address, len) != 0)
+    *err = -errno;
+  else
+    l = listen_on(server, fd, err);
+  if (l == NULL)
+    close(fd);
+  return l;
+}
+
+static int resolve_error(int code) {
+  switch (code) {
+  case EAI_MEMORY:
+    return UV_ENOMEM;
+  case EAI_AGAIN:
+    return UV_EAI_AGAIN;
+  case EAI_SYSTEM:
+    return -errno;
+  default:
+    return UV_EAI_NONAME;
+  }
+}
+
+es_listener *es_listen_tcp(es_server *server, const char *host, int port, int *err) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+  struct addrinfo *found;
+  char service[8];
+  snprintf(service, sizeof service, "%u", (unsigned)port & 0xFFFF);
+  int code = getaddrinfo(host, service, &hints, &found);
+  if (code != 0) {
+    *err = resolve_error(code);
+    return NULL;
+  }
+  es_listener *l = NULL;
+  for (const struct addrinfo *a = found; l == NULL && a != NULL; a = a->ai_next)
+    l = bind_on(server, a->ai_addr, a->ai_addrlen, err);
+  freeaddrinfo(found);
+  return l;
+}
+
+/* Whether a path is a socket's file that nobody listens on: what a killed server leaves behind. */
+static bool is_stale(const struct sockaddr_un *address) {
+  struct stat status;
+  if (lstat(address->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode))
+    return false;
+  int fd = es_platform_socket(AF_UNIX);
+  if (fd < 0)
+    return false;
+  bool stale = connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 && errno == ECONNREFUSED;
+  close(fd);
+  return stale;
+}
+
+es_listener *es_listen_unix(es_server *server, const char *path, int *err) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) {
+    *err = UV_ENAMETOOLONG;
+    return NULL;
+  }
+  strcpy(address.sun_path, path);
+  es_listener *l = bind_on(server, (struct sockaddr *)&address, sizeof address, err);
+  if (l == NULL && *err == UV_EADDRINUSE && is_stale(&address) && unlink(path) == 0)
+    l = bind_on(server, (struct sockaddr *)&address, sizeof address, err);
+  if (l != NULL)
+    l->owns_path = true;
+  return l;
+}
+
+es_listener *es_listen_fd(es_server *server, int fd, int *err) {
+  int accepts = 0, type = 0;
+  socklen_t len = sizeof accepts;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len) != 0) {
+    *err = -errno;
+    return NULL;
+  }
+  len = sizeof type;
+  if (!accepts || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM) {
+    *err = UV_EINVAL;
+    return NULL;
+  }
+  *err = es_platform_adopt(fd);
+  return *err == 0 ? listen_on(server, fd, err) : NULL;
+}
+
+static void on_closed(uv_handle_t *handle) {
+  es_listener_unref(handle->data);
+}
+
+void es_listener_close(es_listener *l) {
+  es_server *server = l->server;
+  if (server == NULL)
+    return;
+  l->server = NULL;
+  if (l->prev != NULL)
+    l->prev->next = l->next;
+  else
+    server->listeners = l->next;
+  if (l->next != NULL)
+    l->next->prev = l->prev;
+  es_loop_remove_deadline(server->loop, &l->again);
+  if (l->owns_path)
+    unlink(l->path);
+  uv_close((uv_handle_t *)&l->poll, on_closed);
+  close(l->fd);
+  es_loop_wake(server->loop);
+  es_server_check_closed(server);
+}
+
+void es_listener_unref(es_listener *l) {
+  if (l == NULL || --l->refs > 0)
+    return;
+  free(l->path);
+  free(l);
+}

@@ -1,0 +1,222 @@
+#include "net/loop.h"
+
+#include "net/connection.h"
+#include "net/server.h"
+#include "net/timer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static void on_async(uv_async_t *async) {
+  (void)async; /* being woken is all: the turn's end does the work */
+}
+
+static void on_clock(uv_timer_t *clock);
+
+/* Puts the clock at the first deadline. Unreferenced: the connections keep the loop alive, their deadlines do not. */
+static void set_clock(es_loop *loop) {
+  es_deadline *first = es_deadlines_first(&loop->deadlines);
+  if (first == NULL) {
+    uv_timer_stop(&loop->clock);
+    return;
+  }
+  uint64_t now = uv_now(&loop->uv);
+  uv_timer_start(&loop->clock, on_clock, first->due > now ? first->due - now : 0, 0);
+}
+
+static void on_clock(uv_timer_t *clock) {
+  es_loop *loop = clock->data;
+  uint64_t now = uv_now(&loop->uv);
+  for (;;) {
+    es_deadline *first = es_deadlines_first(&loop->deadlines);
+    if (first == NULL || first->due > now)
+      break;
+    es_deadlines_remove(&loop->deadlines, first);
+    first->on_due(first);
+  }
+  es_loop_settle(loop);
+  set_clock(loop);
+}
+
+int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due) {
+  if (deadline->place != 0 && deadline->due == due)
+    return 0;
+  if (es_deadlines_set(&loop->deadlines, deadline, due) != 0)
+    return -1;
+  if (es_deadlines_first(&loop->deadlines) == deadline) {
+    set_clock(loop);
+    es_loop_wake(loop);
+  }
+  return 0;
+}
+
+void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline) {
+  es_deadlines_remove(&loop->deadlines, deadline); /* a clock that then rings early finds nothing due */
+}
+
+int es_loop_init(es_loop *loop) {
+  *loop = (es_loop){0};
+  loop->read_buffer = malloc(ES_READ_BYTES);
+  if (loop->read_buffer == NULL)
+    return UV_ENOMEM;
+  int err = uv_loop_init(&loop->uv);
+  if (err != 0) {
+    free(loop->read_buffer);
+    return err;
+  }
+  loop->uv.data = loop;
+  err = uv_async_init(&loop->uv, &loop->async, on_async);
+  if (err != 0) {
+    uv_loop_close(&loop->uv);
+    free(loop->read_buffer);
+    return err;
+  }
+  uv_unref((uv_handle_t *)&loop->async);
+  uv_timer_init(&loop->uv, &loop->clock);
+  uv_unref((uv_handle_t *)&loop->clock);
+  loop->clock.data = loop;
+  if (uv_random(NULL, NULL, &loop->random, sizeof loop->random, 0, NULL) != 0)
+    loop->random = uv_hrtime();
+  return 0;
+}
+
+void es_loop_free(es_loop *loop) {
+  loop->turning = true; /* nothing wakes a loop that ends */
+  while (loop->servers != NULL)
+    es_server_free(loop->servers);
+  while (loop->first_job != NULL)
+    es_loop_settle(loop); /* only references are left to be given back */
+  while (loop->timers != NULL)
+    es_timer_free(loop->timers);
+  uv_close((uv_handle_t *)&loop->async, NULL);
+  uv_close((uv_handle_t *)&loop->clock, NULL);
+  uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, which free */
+  uv_loop_close(&loop->uv);
+  es_deadlines_free(&loop->deadlines);
+  free(loop->read_buffer);
+}
+
+int es_loop_fd(const es_loop *loop) {
+  return uv_backend_fd(&loop->uv);
+}
+
+bool es_loop_alive(const es_loop *loop) {
+  return uv_loop_alive(&loop->uv) || loop->first_job != NULL || loop->dirty != NULL;
+}
+
+int es_loop_timeout(es_loop *loop) {
+  if (loop->first_job != NULL || loop->dirty != NULL)
+    return 0;
+  if (!uv_loop_alive(&loop->uv))
+    return -1; /* libuv says 0 of a loop with nothing to do, and a driver would spin */
+  if (!loop->turning)
+    uv_update_time(&loop->uv);
+  return uv_backend_timeout(&loop->uv);
+}
+
+void es_loop_turn(es_loop *loop, bool wait) {
+  if (loop->turning)
+    return;
+  loop->turning = true;
+  loop->woken = false;
+  bool work = loop->first_job != NULL || loop->dirty != NULL;
+  uv_run(&loop->uv, wait && !work ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  es_loop_settle(loop);
+  while (loop->dirty != NULL) {
+    es_connection *c = loop->dirty;
+    loop->dirty = c->next_dirty;
+    es_connection_flush(c);
+  }
+  es_loop_settle(loop); /* a flush may have ended streams or made room */
+  loop->turning = false;
+  if (loop->first_job != NULL || loop->dirty != NULL)
+    es_loop_wake(loop);
+}
+
+void es_loop_wake(es_loop *loop) {
+  if (loop->turning || loop->woken)
+    return;
+  loop->woken = true;
+  uv_async_send(&loop->async);
+}
+
+uint64_t es_loop_now(es_loop *loop) {
+  if (!loop->turning)
+    uv_update_time(&loop->uv);
+  return uv_now(&loop->uv);
+}
+
+void es_loop_post(es_loop *loop, es_job *job) {
+  if (job->posted)
+    return;
+  job->posted = true;
+  job->next = NULL;
+  if (loop->last_job != NULL)
+    loop->last_job->next = job;
+  else
+    loop->first_job = job;
+  loop->last_job = job;
+  es_loop_wake(loop);
+}
+
+void es_loop_unpost(es_loop *loop, es_job *job) {
+  es_job *before = NULL;
+  for (es_job *at = loop->first_job; at != NULL; before = at, at = at->next) {
+    if (at != job)
+      continue;
+    if (before == NULL)
+      loop->first_job = job->next;
+    else
+      before->next = job->next;
+    if (loop->last_job == job)
+      loop->last_job = before;
+    break;
+  }
+  job->posted = false;
+}
+
+void es_loop_settle(es_loop *loop) {
+  if (loop->settling)
+    return;
+  loop->settling = true;
+  /* jobs are counted, not compared with the last one, because a job may take that one out */
+  size_t count = 0;
+  for (es_job *job = loop->first_job; job != NULL; job = job->next)
+    count++;
+  for (; count > 0 && loop->first_job != NULL; count--) {
+    es_job *job = loop->first_job;
+    loop->first_job = job->next;
+    if (loop->first_job == NULL)
+      loop->last_job = NULL;
+    job->posted = false;
+    job->run(job); /* may free the job */
+  }
+  loop->settling = false;
+}
+
+/* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016 */
+double es_loop_random(es_loop *loop) {
+  uint64_t x = loop->random != 0 ? loop->random : 1;
+  x ^= x >> 12;
+  x ^= x << 25;
+  x ^= x >> 27;
+  loop->random = x;
+  return (double)((x * 0x2545F4914F6CDD1DULL) >> 11) / 9007199254740992.0;
+}
+
+const char *es_loop_date(es_loop *loop) {
+  static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  time_t now = time(NULL);
+  if ((uint64_t)now != loop->date_second) {
+    struct tm t;
+    gmtime_r(&now, &t);
+    /* strftime would follow the script's locale; the remainders tell the compiler what fits */
+    snprintf(loop->date, sizeof loop->date, "%s, %02u %s %04u %02u:%02u:%02u GMT", days[t.tm_wday % 7],
+             (unsigned)t.tm_mday % 100, months[t.tm_mon % 12], (unsigned)(t.tm_year + 1900) % 10000,
+             (unsigned)t.tm_hour % 100, (unsigned)t.tm_min % 100, (unsigned)t.tm_sec % 100);
+    loop->date_second = (uint64_t)now;
+  }
+  return loop->date;
+}

@@ -1,0 +1,94 @@
+/* loop: the core's own libuv loop, made so that another loop can drive it.
+ *
+ * A driver polls es_loop_fd for readability, waits at most es_loop_timeout, and calls es_loop_turn. A turn runs what is
+ * due, then the jobs that this posted, then hands the queued bytes to the kernel. Nothing is flushed and no job is run
+ * outside a turn: whatever makes work there calls es_loop_wake, which makes the descriptor readable.
+ *
+ * Owns: the uv loop, the read buffer, the deadlines' heap. Borrows: jobs, deadlines, timers, connections, each embedded
+ * in its owner's memory and taken out before that is freed. One thread only. */
+#ifndef ES_NET_LOOP_H
+#define ES_NET_LOOP_H
+
+#include "core/deadlines.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define ES_READ_BYTES 16384 /* one buffer for the whole loop: an idle connection has none */
+
+struct es_server;
+struct es_connection;
+struct es_timer;
+
+/* Something to do when the running callback has returned, in the order of posting. */
+typedef struct es_job {
+  void (*run)(struct es_job *job);
+  /* private */
+  struct es_job *next;
+  bool posted;
+} es_job;
+
+typedef struct es_loop {
+  /* read-only */
+  uv_loop_t uv;
+  bool turning;
+  struct es_server *servers; /* kept by server.c */
+  struct es_timer *timers;   /* kept by timer.c */
+  char *read_buffer;         /* ES_READ_BYTES */
+  /* private */
+  uv_async_t async;
+  uv_timer_t clock; /* the first deadline */
+  es_deadlines deadlines;
+  es_job *first_job, *last_job;
+  bool settling, woken;
+  struct es_connection *dirty; /* have bytes to flush */
+  uint64_t random;
+  uint64_t date_second;
+  char date[32];
+} es_loop;
+
+/* 0 or a negative libuv error; after an error the loop needs no es_loop_free. */
+int es_loop_init(es_loop *loop);
+
+/* Closes every server and timer, without calling back above the net layer, and the loop. */
+void es_loop_free(es_loop *loop);
+
+int es_loop_fd(const es_loop *loop);
+
+/* Milliseconds until a turn is due: 0 now, -1 never (but for the descriptor). */
+int es_loop_timeout(es_loop *loop);
+
+/* One turn: runs what is due and returns; waits for something to become due if wait. Inside a turn it does nothing. */
+void es_loop_turn(es_loop *loop, bool wait);
+
+/* Whether anything is left that may make work: a listener, a connection, a timer. */
+bool es_loop_alive(const es_loop *loop);
+
+/* Makes the driver call the next turn soon. Inside a turn it does nothing, as the turn's end sees all work. */
+void es_loop_wake(es_loop *loop);
+
+/* Milliseconds; fresh also when a driver let time pass since the last turn. */
+uint64_t es_loop_now(es_loop *loop);
+
+/* Queues a job; one that is queued already keeps its place. */
+void es_loop_post(es_loop *loop, es_job *job);
+
+/* Takes a job out that will not be run: its memory goes away. */
+void es_loop_unpost(es_loop *loop, es_job *job);
+
+/* Runs the jobs that are queued now; those that they post wait for the next call. Called at the end of each callback
+ * of libuv's, so that the consequences of a callback come before the next one. */
+void es_loop_settle(es_loop *loop);
+
+/* deadline->on_due is called once, in a turn, when the time has come; 0 or -1 when memory is out. */
+int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due);
+void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline);
+
+/* A random number in [0, 1): for spreading load, not for secrets. */
+double es_loop_random(es_loop *loop);
+
+/* The time as RFC 9110, 5.6.7 wants it in a Date header: 29 characters. */
+const char *es_loop_date(es_loop *loop);
+
+#endif

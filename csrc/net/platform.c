@@ -1,0 +1,93 @@
+#include "net/platform.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Unsent bytes that the kernel takes for one connection before it says "full". Without it a reader that has stopped
+ * hides behind 4 MB of kernel memory, and every limit bites that much later. */
+#define NOTSENT_BYTES 65536
+/* A peer whose cable was cut: probed after a minute of silence, given up when sent bytes stay unanswered for a minute.
+ * Above every limit for slow readers, because it also ends live peers that do not read. */
+#define KEEPALIVE_IDLE_SECONDS 60
+#define KEEPALIVE_PROBE_SECONDS 10
+#define KEEPALIVE_PROBES 6
+#define USER_TIMEOUT_MS 60000
+
+int es_platform_adopt(int fd) {
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+    return -errno;
+  return 0;
+}
+
+static int adopted(int fd) {
+  int err = es_platform_adopt(fd);
+  if (err < 0) {
+    close(fd);
+    return err;
+  }
+  return fd;
+}
+
+int es_platform_socket(int family) {
+#if defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
+  int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  return fd < 0 ? -errno : fd;
+#else
+  int fd = socket(family, SOCK_STREAM, 0);
+  return fd < 0 ? -errno : adopted(fd);
+#endif
+}
+
+int es_platform_accept(int fd, struct sockaddr_storage *address) {
+  socklen_t len = sizeof *address;
+  address->ss_family = AF_UNSPEC;
+#if defined(__linux__)
+  int peer = accept4(fd, (struct sockaddr *)address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  (void)adopted;
+  return peer < 0 ? -errno : peer;
+#else
+  int peer = accept(fd, (struct sockaddr *)address, &len);
+  return peer < 0 ? -errno : adopted(peer);
+#endif
+}
+
+static void set(int fd, int level, int option, int value) {
+  (void)setsockopt(fd, level, option, &value, sizeof value);
+}
+
+void es_platform_tune(int fd) {
+  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#if defined(TCP_NOTSENT_LOWAT)
+  set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_BYTES);
+#endif
+#if defined(TCP_KEEPIDLE)
+  set(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
+#elif defined(TCP_KEEPALIVE)
+  set(fd, IPPROTO_TCP, TCP_KEEPALIVE, KEEPALIVE_IDLE_SECONDS); /* macOS's name for it */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_PROBE_SECONDS);
+  set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+#endif
+#if defined(TCP_USER_TIMEOUT)
+  set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
+#endif
+}
+
+size_t es_platform_raise_descriptors(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return 0;
+  if (limit.rlim_cur < limit.rlim_max) {
+    struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+      limit = raised;
+  }
+  return limit.rlim_cur == RLIM_INFINITY ? (size_t)-1 : (size_t)limit.rlim_cur;
+}

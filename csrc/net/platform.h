@@ -1,0 +1,24 @@
+/* platform: the socket calls that differ between systems. What is Linux only stands here, the POSIX way beside it. */
+#ifndef ES_NET_PLATFORM_H
+#define ES_NET_PLATFORM_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+/* A new non-blocking, close-on-exec socket, or a negative errno. */
+int es_platform_socket(int family);
+
+/* Accepts one connection, non-blocking and close-on-exec: its descriptor, or a negative errno. */
+int es_platform_accept(int fd, struct sockaddr_storage *address);
+
+/* Makes an inherited descriptor non-blocking and close-on-exec: 0 or a negative errno. */
+int es_platform_adopt(int fd);
+
+/* What every TCP connection gets: no Nagle, a small unsent queue, keep-alive, and an end to peers that are gone. Each
+ * is a help and none a need, so failures are passed over. */
+void es_platform_tune(int fd);
+
+/* Raises the soft limit of descriptors to the hard one; returns the limit in force, or 0 when it is not known. */
+size_t es_platform_raise_descriptors(void);
+
+#endif

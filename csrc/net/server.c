@@ -1,0 +1,97 @@
+#include "net/server.h"
+
+#include <stdlib.h>
+
+#define RETRY_FLOOR_MS 100 /* also of those that are sent away: none comes back at once */
+
+static void run_closed(es_job *job) {
+  es_server *server = (es_server *)((char *)job - offsetof(es_server, closed_job));
+  server->handlers->on_closed(server);
+}
+
+static void on_grace(es_deadline *deadline) {
+  es_server *server = (es_server *)((char *)deadline - offsetof(es_server, grace));
+  while (server->connections != NULL)
+    es_connection_close(server->connections, ES_END_SERVER);
+}
+
+es_server *es_server_new(es_loop *loop) {
+  es_server *server = calloc(1, sizeof *server);
+  if (server == NULL)
+    return NULL;
+  server->loop = loop;
+  server->closed_job.run = run_closed;
+  server->grace.on_due = on_grace;
+  server->next = loop->servers;
+  if (server->next != NULL)
+    server->next->prev = server;
+  loop->servers = server;
+  return server;
+}
+
+void es_server_free(es_server *server) {
+  if (server == NULL)
+    return;
+  es_loop *loop = server->loop;
+  server->closed = true; /* nobody is told any more */
+  while (server->listeners != NULL)
+    es_listener_close(server->listeners);
+  while (server->connections != NULL) {
+    es_connection *c = server->connections;
+    es_exchange *x = c->exchange;
+    es_connection_close(c, ES_END_SERVER);
+    if (x != NULL)
+      x->server = NULL;
+  }
+  es_loop_unpost(loop, &server->closed_job);
+  es_loop_remove_deadline(loop, &server->grace);
+  if (server->prev != NULL)
+    server->prev->next = server->next;
+  else
+    loop->servers = server->next;
+  if (server->next != NULL)
+    server->next->prev = server->prev;
+  free(server);
+}
+
+void es_server_check_closed(es_server *server) {
+  if (!server->closing || server->closed || server->connections != NULL || server->listeners != NULL)
+    return;
+  server->closed = true;
+  es_loop_remove_deadline(server->loop, &server->grace);
+  es_loop_post(server->loop, &server->closed_job);
+}
+
+/* Sends a stream away, with a time of its own to come back at. */
+static void send_away(es_exchange *x, double spread) {
+  if (!x->head_sent) {
+    es_exchange_come_back(x, ES_END_SERVER);
+    return;
+  }
+  es_event event = ES_EVENT_INIT;
+  double ms = es_loop_random(x->server->loop) * spread * 1000;
+  event.retry = (int64_t)(ms < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : ms);
+  es_queue_event(&x->connection->out, &event, x->chunked); /* without memory it comes back after its first retry */
+  es_exchange_end(x, ES_END_SERVER);
+}
+
+void es_server_close(es_server *server, double grace, double spread) {
+  if (server->closing)
+    return;
+  server->closing = true;
+  while (server->listeners != NULL)
+    es_listener_close(server->listeners);
+  for (es_connection *c = server->connections, *next; c != NULL; c = next) {
+    next = c->next;
+    if (c->exchange != NULL && c->exchange->streaming)
+      send_away(c->exchange, spread);
+    else
+      es_connection_retire(c);
+  }
+  if (server->connections != NULL) {
+    uint64_t due = es_loop_now(server->loop) + (uint64_t)(grace * 1000);
+    if (es_loop_set_deadline(server->loop, &server->grace, due) != 0)
+      on_grace(&server->grace);
+  }
+  es_server_check_closed(server);
+}

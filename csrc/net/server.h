@@ -1,0 +1,72 @@
+/* server: an app's network half: its listeners, its connections, its limits and counters.
+ *
+ * Owns its listeners and connections. Tells the layer above through es_handlers; those calls come from inside a turn,
+ * from a callback of libuv's or a job, and may do anything to the server but free it. */
+#ifndef ES_NET_SERVER_H
+#define ES_NET_SERVER_H
+
+#include "net/connection.h"
+#include "net/listener.h"
+#include "net/loop.h"
+
+typedef struct es_limits {
+  size_t connections;    /* clients at once; those above are told to come back later */
+  size_t header_bytes;   /* request line and headers */
+  size_t body_bytes;     /* a request's body */
+  size_t backlog_bytes;  /* what may wait for one client's socket */
+  double header_seconds; /* from a connection's start, or a request's first byte, to its last */
+  double stream_seconds; /* a stream's age; 0: no limit */
+} es_limits;
+
+typedef struct es_stats {
+  uint64_t accepted, rejected, requests, events, bytes_out;
+  size_t connections, streams;
+} es_stats;
+
+typedef struct es_server es_server;
+
+typedef struct es_handlers {
+  /* A whole request is there. The layer above answers it, at once or later, by one of the es_exchange functions. */
+  void (*on_request)(es_exchange *exchange);
+  /* A stream that had no room for an event has some again. */
+  void (*on_room)(es_exchange *exchange);
+  /* The exchange is over; called once for every on_request. */
+  void (*on_end)(es_exchange *exchange);
+  /* es_server_close is through: nothing of the server is open any more. */
+  void (*on_closed)(es_server *server);
+} es_handlers;
+
+struct es_server {
+  /* set by the layer above before the first listener */
+  es_limits limits;
+  double heartbeat_seconds; /* 0: none */
+  double retry_ms;          /* what a stream's first byte tells; below 0: nothing */
+  const es_handlers *handlers;
+  void *user;
+  /* read-only */
+  es_loop *loop;
+  es_stats stats;
+  bool closing;
+  es_connection *connections; /* kept by connection.c */
+  es_listener *listeners;     /* kept by listener.c */
+  /* private */
+  es_server *prev, *next;
+  es_job closed_job;
+  bool closed;
+  es_deadline grace;
+};
+
+/* NULL when memory is out. */
+es_server *es_server_new(es_loop *loop);
+
+/* Closes all that is left at once, without any of the handlers, and frees the server; NULL is allowed. */
+void es_server_free(es_server *server);
+
+/* Stops accepting and ends every stream, each told to come back after a time of its own within spread seconds; what is
+ * still open after grace seconds is cut. Returns at once; on_closed tells the end. Idempotent. */
+void es_server_close(es_server *server, double grace, double spread);
+
+/* For connection.c and listener.c: the last of them may have gone. */
+void es_server_check_closed(es_server *server);
+
+#endif

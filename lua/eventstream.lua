@@ -1,0 +1,108 @@
+--- eventstream: Server-Sent Events for Lua scripts, on a C core.
+---
+--- Durations are seconds, except for `retry`, which is SSE's own field: milliseconds. Misuse raises an error that names
+--- the argument; what the world does wrong returns nil and a message.
+local App = require "eventstream.app"
+local check = require "eventstream.check"
+local core = require "eventstream.core"
+local driver = require "eventstream.driver"
+require "eventstream.stream"
+
+local has_json, json = pcall(require, "cjson")
+
+local M = { _VERSION = "0.1.0" }
+
+local FIELDS = { "data", "event", "id", "retry", "comment" }
+
+-- The header beats the query, whose spellings are those that polyfills use; an empty one is none.
+local function last_event_id(request)
+  local query = request.query
+  for _, id in ipairs {
+    request.headers["last-event-id"] or "", query.last_event_id or "", query.lastEventId or "",
+    query.evs_last_event_id or "",
+  } do
+    if id ~= "" then return id end
+  end
+  return nil
+end
+
+core.setup {
+  last_event_id = last_event_id,
+  unknown = function(what, name) return check.unknown(what, name, FIELDS) end,
+  json = function(value, who)
+    if not has_json then error(who .. ": data is a table, which needs JSON: luarocks install lua-cjson", 3) end
+    local ok, encoded = pcall(json.encode, value)
+    if not ok then error(("%s: data cannot be written as JSON: %s"):format(who, encoded), 3) end
+    return encoded
+  end,
+}
+
+---@class eventstream.Request
+---@field method string "GET"
+---@field target string as sent
+---@field path string of the target, still percent-encoded
+---@field query table<string, string> decoded; of a repeated key the last value
+---@field query_all table<string, string[]> decoded; all values
+---@field headers table<string, string> looked up in any case; repeated ones joined
+---@field cookies table<string, string>
+---@field params table<string, string> of the route's path, decoded
+---@field body string
+---@field remote string? the client's address; nil on a Unix socket
+---@field version string "1.1" or "1.0"
+
+---@class eventstream.Event
+---@field data string|number|boolean|table? a table is written as JSON by lua-cjson
+---@field event string? the type; not without data
+---@field id string|number|false?
+---@field retry integer? milliseconds
+---@field comment string?
+
+---@class eventstream.Interval
+---@field stop fun(self: eventstream.Interval)
+
+--- Makes an app.
+---@type fun(options: eventstream.Options?): eventstream.App
+M.new = App.new
+
+--- The bytes of an event on the wire (WHATWG HTML, 9.2.5).
+---@type fun(event: eventstream.Event|string|number|boolean): string
+M.encode = core.encode
+
+--- In any handler: calls the function with a `resume`, and waits until that is called; returns its arguments, or nil,
+--- "closed" when the client or the stream is gone first.
+---@type fun(start: fun(resume: fun(...: any))): ...
+M.await = core.await
+
+--- For other loops than luv's: poll fd() for reading, at most timeout() seconds (nil: without end), then call turn(),
+--- which returns how many times it called Lua.
+M.loop = { fd = core.loop.fd, timeout = core.loop.timeout, turn = core.loop.turn }
+
+local signals = 0
+
+local function on_signal()
+  signals = signals + 1
+  if signals > 1 or not App.any_busy() then
+    driver.stop()
+  else
+    App.close_all()
+  end
+end
+
+--- Runs luv's loop, or the core's own where luv is not installed, until stop() or until every app is closed. SIGINT
+--- and SIGTERM close the apps in order; a second one stops at once. Raises when there is nothing to do.
+function M.run()
+  if driver.turning() or driver.running() then error("run: the loop runs already; call run once, at the script's end", 2) end
+  if not driver.alive() then
+    local failure = App.last_failure()
+    error("run: nothing to do: no app listens and no interval runs" .. (failure and " (" .. failure .. ")" or ""), 2)
+  end
+  signals = 0
+  driver.run(on_signal)
+end
+
+--- Makes run() return when the running callback has.
+function M.stop()
+  driver.stop()
+end
+
+return M

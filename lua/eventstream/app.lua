@@ -1,0 +1,363 @@
+-- The app: routes, options, listeners.
+local check = require "eventstream.check"
+local core = require "eventstream.core"
+local driver = require "eventstream.driver"
+local headers = require "eventstream.headers"
+local router = require "eventstream.router"
+
+---@class eventstream.App
+local App = {}
+App.__index = App
+
+local apps = setmetatable({}, { __mode = "k" }) -- all that are not closed
+local last_failure                              -- of a listen, for run()'s message
+
+local function warn(message, ...)
+  io.stderr:write("eventstream: ", message:format(...), "\n")
+end
+
+-- Runs a router or header function that raises without a position, and raises at the script's line.
+local function guarded(f, ...)
+  local results = { pcall(f, ...) }
+  if not results[1] then error(results[2], 3) end
+  return results[2], results[3], results[4]
+end
+
+local LIMITS = {
+  connections = check.whole(1),
+  header_bytes = check.whole(256),
+  header_seconds = check.seconds,
+  body_bytes = check.whole(0),
+  backlog_bytes = check.whole(1),
+  stream_seconds = check.seconds,
+}
+
+local OPTIONS = {
+  heartbeat = check.optional_seconds,
+  retry = function(value)
+    if value ~= false and check.whole(0)(value) then return "a whole number of milliseconds, or false" end
+  end,
+  limits = function(value)
+    if type(value) ~= "table" then return "a table" end
+  end,
+  on_error = check.callable,
+}
+
+local DEFAULTS = {
+  connections = 10000, header_bytes = 16384, header_seconds = 10, body_bytes = 1048576, backlog_bytes = 65536,
+}
+
+local function report_to_stderr(message, traceback)
+  io.stderr:write("eventstream: ", message, "\n", traceback, traceback == "" and "" or "\n")
+end
+
+-- A handler's error goes to on_error; an error of on_error itself is told beside it, and never passed on.
+local function reporter(on_error)
+  return function(message, traceback, stream)
+    if not on_error then return report_to_stderr(message, traceback) end
+    local ok, failure = xpcall(on_error, function(e) return debug.traceback(tostring(e), 2) end, message, traceback, stream)
+    if not ok then
+      report_to_stderr(message, traceback)
+      report_to_stderr("on_error: " .. failure, "")
+    end
+  end
+end
+
+local function text(status, body, lines)
+  return "answer", status, "Content-Type: text/plain; charset=utf-8\r\n" .. (lines or ""), body .. "\n"
+end
+
+local function allowed(routes)
+  local methods = { "OPTIONS" }
+  for method in pairs(routes) do methods[#methods + 1] = method end
+  if routes.GET and not routes.HEAD then methods[#methods + 1] = "HEAD" end
+  table.sort(methods)
+  return ("Allow: %s\r\n"):format(table.concat(methods, ", "))
+end
+
+-- The coroutine of an ordinary handler.
+local function plain(handler, request)
+  return headers.answer("handler", handler(request))
+end
+
+-- What the core asks: what to do with a request (csrc/lua/app.c).
+local function dispatcher(routes)
+  return function(request)
+    local method, path = request.method, request.path
+    if path == "*" then
+      if method == "OPTIONS" then return "answer", 204, "", "" end
+      return text(400, "only OPTIONS has no path")
+    end
+    local found, malformed = routes:match(path)
+    if not found then
+      if malformed == true then return text(400, "the path is malformed") end
+      return text(404, "not found")
+    end
+    local entry = found[method] or (method == "HEAD" and found.GET)
+    if not entry then
+      if method == "OPTIONS" then return "answer", 204, allowed(found), "" end
+      return text(405, "method not allowed", allowed(found))
+    end
+    local route = entry.route
+    if route.kind == "plain" then return "plain", plain, route.handler end
+    if method == "HEAD" then return "head" end
+    return "stream", route.handler
+  end
+end
+
+-- A handler that returned without sending or holding anything is most often a mistake; it is told once a route.
+local function hinter(routes)
+  local told = {}
+  return function(request)
+    local found = routes:match(request.path)
+    local entry = found and found[request.method]
+    if not entry or told[entry] then return end
+    told[entry] = true
+    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep it "
+      .. "open with stream:every, stream:hold or a loop around stream:sleep", request.method, entry.pattern)
+  end
+end
+
+--- Makes an app.
+---@class eventstream.Options
+---@field heartbeat number|false? seconds of silence after which a comment is sent; default 15
+---@field retry integer|false? milliseconds that a browser waits before it reconnects, jittered up to 1.5 times; default 3000
+---@field limits eventstream.Limits?
+---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
+
+---@class eventstream.Limits
+---@field connections integer? clients at once; default 10000
+---@field header_bytes integer? a request's line and headers; default 16384
+---@field header_seconds number? until a request is complete; default 10
+---@field body_bytes integer? a request's body; default 1048576
+---@field backlog_bytes integer? what may wait for one client's socket; default 65536
+---@field stream_seconds number? a stream's age; default: no limit
+
+---@param options eventstream.Options?
+---@return eventstream.App
+function App.new(options)
+  options = check.options("new", options, OPTIONS)
+  local limits = check.options("new", options.limits, LIMITS, "limits.")
+  local settings = {
+    heartbeat = options.heartbeat == nil and 15 or options.heartbeat or 0,
+    retry = options.retry == nil and 3000 or options.retry or -1,
+    stream_seconds = limits.stream_seconds or 0,
+  }
+  for name, default in pairs(DEFAULTS) do settings[name] = limits[name] or default end
+  local app = setmetatable({ _routes = router.new(), _limits = settings }, App)
+  local hooks = {
+    dispatch = dispatcher(app._routes),
+    hint = hinter(app._routes),
+    params = function(method, path) return app._routes:params(method, path) end,
+    report = reporter(options.on_error),
+    closed = function()
+      apps[app] = nil
+      if not App.any_busy() then driver.stop() end
+    end,
+  }
+  app._core = core.app(hooks, settings)
+  hooks.core = app._core -- whoever holds the hooks holds the app
+  apps[app] = true
+  driver.attach()
+  return app
+end
+
+--- Whether any app has something to do.
+function App.any_busy()
+  for app in pairs(apps) do
+    if app._core:busy() then return true end
+  end
+  return false
+end
+
+--- Closes every app, as a signal does.
+function App.close_all()
+  local all = {}
+  for app in pairs(apps) do all[#all + 1] = app end
+  for _, app in ipairs(all) do app:close() end
+end
+
+function App.last_failure()
+  return last_failure
+end
+
+local function add_route(app, who, methods, path, handler, kind)
+  if type(handler) ~= "function" then
+    error(("%s: handler must be a function, not %s"):format(who, handler == nil and "nil" or "a " .. type(handler)), 3)
+  end
+  for _, method in ipairs(methods) do
+    local ok, message = pcall(app._routes.add, app._routes, who, method, path, { kind = kind, handler = handler })
+    if not ok then error(message, 3) end
+  end
+end
+
+local STREAM_OPTIONS = {
+  methods = function(value)
+    if type(value) ~= "table" or #value == 0 then return "a list of methods" end
+    for _, method in ipairs(value) do
+      if type(method) ~= "string" or not method:find("^%u[%u-]*$") or method == "HEAD" then
+        return "a list of methods in upper case (HEAD comes with GET)"
+      end
+    end
+  end,
+}
+
+--- Adds a route whose answer is an event stream. A HEAD request gets the head, and runs no handler.
+---@param path string "/rooms/:room", "/files/*"
+---@param options { methods: string[] }? default: { "GET" }
+---@param handler fun(stream: eventstream.Stream, request: eventstream.Request)
+---@overload fun(self: eventstream.App, path: string, handler: fun(stream: eventstream.Stream, request: eventstream.Request)): eventstream.App
+---@return eventstream.App self
+function App:stream(path, options, handler)
+  if handler == nil and type(options) ~= "table" then options, handler = nil, options end
+  options = check.options("stream", options, STREAM_OPTIONS)
+  add_route(self, "stream", options.methods or { "GET" }, path, handler, "stream")
+  return self
+end
+
+--- Adds a route for ordinary HTTP. The handler returns status, body, headers; or only a string (200); or nothing (204).
+--- It may wait (eventstream.await).
+---@param method string
+---@param path string
+---@param handler fun(request: eventstream.Request): integer|string|nil, string?, table<string, any>?
+---@return eventstream.App self
+function App:route(method, path, handler)
+  if type(method) ~= "string" or not method:find("^%u[%u-]*$") then
+    error(("route: method must be a name in upper case, not %s"):format(check.show(method)), 2)
+  end
+  add_route(self, "route", { method }, path, handler, "plain")
+  return self
+end
+
+---@param path string
+---@param handler fun(request: eventstream.Request): integer|string|nil, string?, table<string, any>?
+---@return eventstream.App self
+function App:get(path, handler)
+  add_route(self, "get", { "GET" }, path, handler, "plain")
+  return self
+end
+
+---@param path string
+---@param handler fun(request: eventstream.Request): integer|string|nil, string?, table<string, any>?
+---@return eventstream.App self
+function App:post(path, handler)
+  add_route(self, "post", { "POST" }, path, handler, "plain")
+  return self
+end
+
+local LISTEN = { host = check.string, port = check.port, path = check.string, fd = check.whole(0) }
+
+local ADVICE = {
+  EADDRINUSE = "another program listens there: stop it, or take another port, or port = 0 for any free one",
+  EACCES = "ports below 1024 and files of others need permission: take a port from 1024 on",
+  EPERM = "ports below 1024 and files of others need permission: take a port from 1024 on",
+  EADDRNOTAVAIL = "no interface of this machine has that address: 127.0.0.1 is for this machine, 0.0.0.0 for all",
+  EAI_NONAME = "the host is no address and no name that is known here",
+  EINVAL = "the descriptor is no listening stream socket",
+  ENOTSOCK = "the descriptor is no socket",
+  EBADF = "the descriptor is not open",
+}
+
+local function describe(options)
+  if options.path then return options.path end
+  if options.fd then return "fd " .. options.fd end
+  local host = options.host or "127.0.0.1"
+  return (host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(host, options.port)
+end
+
+--- Warns when the process may not open as many descriptors as the limit of connections needs.
+local function raise_descriptors(limits)
+  local may = core.raise_descriptors()
+  if may > 0 and may < limits.connections + 64 and not limits.warned then
+    limits.warned = true
+    warn("limits.connections is %d, but the process may open only %d descriptors (ulimit -n)", limits.connections, may)
+  end
+end
+
+---@class eventstream.ListenOptions
+---@field host string? default "127.0.0.1"
+---@field port integer? 0: any free one
+---@field path string? a Unix socket
+---@field fd integer? an inherited listening socket
+
+---@class eventstream.Listener
+---@field host string?
+---@field port integer?
+---@field path string?
+---@field close fun(self: eventstream.Listener)
+
+--- Listens on { host =, port = }, { path = } or { fd = }.
+---@param options eventstream.ListenOptions
+---@return eventstream.Listener?, string? message
+function App:listen(options)
+  if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 2) end
+  check.options("listen", options, LISTEN)
+  local ways = (options.port and 1 or 0) + (options.path and 1 or 0) + (options.fd and 1 or 0)
+  if ways ~= 1 then error("listen: give one of port, path and fd", 2) end
+  raise_descriptors(self._limits)
+  local listener, name, message
+  if options.path then
+    listener, name, message = self._core:listen("unix", options.path)
+  elseif options.fd then
+    listener, name, message = self._core:listen("fd", options.fd)
+  else
+    listener, name, message = self._core:listen("tcp", options.host or "127.0.0.1", options.port)
+  end
+  driver.attach()
+  if listener then return listener end
+  last_failure = ("listen: %s: %s: %s%s"):format(name, message, describe(options),
+    ADVICE[name] and (" (%s)"):format(ADVICE[name]) or "")
+  return nil, last_failure
+end
+
+--- Listens, or raises, and runs until the app is closed: the last line of a script.
+---@param options eventstream.ListenOptions
+---@return eventstream.App self
+function App:serve(options)
+  local listener, message = self:listen(options)
+  if not listener then error(message, 2) end
+  local where = listener.path or ("http://%s:%d/"):format(
+    listener.host and listener.host:find(":", 1, true) and ("[%s]"):format(listener.host) or listener.host, listener.port)
+  warn("listening on %s", where)
+  require("eventstream").run()
+  return self
+end
+
+--- Calls the function every so many seconds, without drifting; a late one skips the ticks that it missed.
+---@param seconds number
+---@param callback fun()
+---@return eventstream.Interval
+function App:every(seconds, callback)
+  local interval = guarded(self._core.every, self._core, seconds, callback)
+  driver.attach()
+  return interval
+end
+
+--- Calls the function once, after so many seconds.
+---@param seconds number
+---@param callback fun()
+---@return eventstream.Interval
+function App:after(seconds, callback)
+  local interval = guarded(self._core.after, self._core, seconds, callback)
+  driver.attach()
+  return interval
+end
+
+--- Counters and gauges: accepted, rejected, requests, events, bytes_out, connections, streams.
+---@return table<string, integer>
+function App:stats()
+  return self._core:stats()
+end
+
+local CLOSE = { grace = check.duration, spread = check.duration }
+
+--- Stops accepting and ends every stream, each told to come back at a time of its own within spread seconds (default
+--- 10). Returns at once; what has not gone out after grace seconds (default 5) is cut.
+---@param options { grace: number?, spread: number? }?
+function App:close(options)
+  options = check.options("close", options, CLOSE)
+  self._core:close(options.grace or 5, options.spread or 10)
+  driver.attach()
+end
+
+return App

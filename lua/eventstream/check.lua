@@ -1,0 +1,113 @@
+-- Checks of what scripts pass in. Each raises an error that names the argument; level 3 is the line of the script that
+-- called the public function that called us.
+local M = {}
+
+-- Levenshtein distance, small words only.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      local best = math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+      diagonal, row[j] = row[j], best
+    end
+  end
+  return row[#b]
+end
+
+--- The message for a name that is none of the known ones: "unknown option 'prot' (did you mean 'port'?)".
+---@param what string
+---@param name any
+---@param known string[]
+---@return string
+function M.unknown(what, name, known)
+  name = tostring(name)
+  local best, least = nil, 3
+  for _, candidate in ipairs(known) do
+    local d = distance(name:lower(), candidate)
+    if d < least then best, least = candidate, d end
+  end
+  if best then return ("unknown %s '%s' (did you mean '%s'?)"):format(what, name, best) end
+  table.sort(known)
+  return ("unknown %s '%s' (there are: %s)"):format(what, name, table.concat(known, ", "))
+end
+
+function M.fail(who, message, ...)
+  error(who .. ": " .. message:format(...), 4)
+end
+
+--- Checks a table of options against a description: name -> function(value) that returns nil or what it must be.
+---@param who string
+---@param options table?
+---@param rules table<string, fun(value: any): string?>
+---@param prefix string?
+---@return table
+function M.options(who, options, rules, prefix)
+  if options == nil then return {} end
+  if type(options) ~= "table" then M.fail(who, "options must be a table, not %s", type(options)) end
+  for name, value in pairs(options) do
+    local rule = rules[name]
+    if not rule then
+      local known = {}
+      for k in pairs(rules) do known[#known + 1] = k end
+      M.fail(who, "%s", M.unknown("option", name, known))
+    end
+    local wanted = rule(value)
+    if wanted then M.fail(who, "%s%s must be %s, not %s", prefix or "", name, wanted, M.show(value)) end
+  end
+  return options
+end
+
+--- A value as a message shows it.
+function M.show(value)
+  if type(value) == "string" then return ("'%s'"):format(value) end
+  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
+  return "a " .. type(value)
+end
+
+local function finite(value)
+  return type(value) == "number" and value == value and value > -math.huge and value < math.huge
+end
+
+function M.string(value)
+  if type(value) ~= "string" then return "a string" end
+end
+
+function M.callable(value)
+  if type(value) ~= "function" then return "a function" end
+end
+
+--- Seconds above 0.
+function M.seconds(value)
+  if not finite(value) or value <= 0 then return "a number of seconds above 0" end
+end
+
+--- Seconds, 0 too.
+function M.duration(value)
+  if not finite(value) or value < 0 then return "a number of seconds, 0 or more" end
+end
+
+--- Seconds above 0, or false for none.
+function M.optional_seconds(value)
+  if value ~= false and M.seconds(value) then return "a number of seconds above 0, or false" end
+end
+
+--- A whole number from least on.
+function M.whole(least)
+  return function(value)
+    if not finite(value) or value < least or value % 1 ~= 0 or value > 2 ^ 53 then
+      return ("a whole number, %d or more"):format(least)
+    end
+  end
+end
+
+function M.port(value)
+  if not finite(value) or value < 0 or value > 65535 or value % 1 ~= 0 then
+    return "a whole number from 0 to 65535"
+  end
+end
+
+return M

@@ -1,0 +1,74 @@
+-- Header lines and ordinary answers, checked: nothing that a script passes on can split an answer (RFC 9110, 5.5).
+local M = {}
+
+-- The core writes these itself, from what it knows.
+local OURS = { ["content-length"] = true, ["transfer-encoding"] = true }
+
+local function check(who, name, value, reserved)
+  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
+    error(("%s: header name %s is no token"):format(who, type(name) == "string" and ("'%s'"):format(name) or type(name)), 0)
+  end
+  if OURS[name:lower()] or (reserved and reserved[name:lower()]) then
+    error(("%s: header '%s' is written by the server"):format(who, name), 0)
+  end
+  if type(value) == "number" then value = tostring(value) end
+  if type(value) ~= "string" then
+    error(("%s: header '%s' must be a string, a number or a list of them, not %s"):format(who, name, type(value)), 0)
+  end
+  if value:find("[%z\1-\8\10-\31\127]") then
+    error(("%s: header '%s' must not contain control characters"):format(who, name), 0)
+  end
+  return ("%s: %s\r\n"):format(name, value)
+end
+
+--- The lines of one header; a list gives several.
+---@param who string for messages
+---@param name string
+---@param value string|number|(string|number)[]
+---@param reserved table<string, boolean>? more names that the server writes itself
+---@return string
+function M.lines(who, name, value, reserved)
+  if type(value) ~= "table" then return check(who, name, value, reserved) end
+  local lines = {}
+  for i, one in ipairs(value) do lines[i] = check(who, name, one, reserved) end
+  return table.concat(lines)
+end
+
+--- A block of lines without those of one header.
+---@param block string
+---@param name string
+---@return string
+function M.without(block, name)
+  local kept = block:gsub("[^\r\n]+\r\n", function(line)
+    if line:match("^[^:]+"):lower() == name:lower() then return "" end
+  end)
+  return kept
+end
+
+local MANAGED = { connection = true, date = true }
+
+--- Makes what a handler returned (status, body, headers; or a string; or nothing) into what the core sends. Raises
+--- without a position: the caller adds the one that helps.
+---@return integer status, string lines, string body
+function M.answer(who, status, body, headers)
+  if status == nil and body == nil and headers == nil then return 204, "", "" end
+  if type(status) == "string" and body == nil then status, body = 200, status end
+  if type(status) ~= "number" or status % 1 ~= 0 or status < 200 or status > 599 then
+    error(("%s: status must be a whole number from 200 to 599, not %s"):format(who, tostring(status)), 0)
+  end
+  if body == nil then body = "" end
+  if type(body) == "number" then body = tostring(body) end
+  if type(body) ~= "string" then error(("%s: body must be a string, not %s"):format(who, type(body)), 0) end
+  if headers ~= nil and type(headers) ~= "table" then
+    error(("%s: headers must be a table, not %s"):format(who, type(headers)), 0)
+  end
+  local lines, typed = {}, body == ""
+  for name, value in pairs(headers or {}) do
+    lines[#lines + 1] = M.lines(who, name, value, MANAGED)
+    typed = typed or name:lower() == "content-type"
+  end
+  if not typed then lines[#lines + 1] = "Content-Type: text/plain; charset=utf-8\r\n" end
+  return math.floor(status), table.concat(lines), body
+end
+
+return M
