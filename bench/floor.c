@@ -44,19 +44,20 @@ static struct {
   int epoll, listener;
   client *first, *last;
   client *clients[MAX_CLIENTS]; /* by descriptor */
-  time_t frame_time;
-  size_t frame_length;
-  char frame[128];
+  time_t made;                  /* when these were made */
+  size_t head_length, frame_length;
+  char head[512], frame[128];
 } it;
 
-static const char head[] = "HTTP/1.1 200 OK\r\n"
-                           "Content-Type: text/event-stream\r\n"
-                           "Cache-Control: no-cache\r\n"
-                           "Connection: keep-alive\r\n"
-                           "X-Accel-Buffering: no\r\n"
-                           "Transfer-Encoding: chunked\r\n"
-                           "\r\n"
-                           "d\r\nretry: 3000\n\n\r\n";
+static const char head_format[] = "HTTP/1.1 200 OK\r\n"
+                                  "Date: %a, %d %b %Y %H:%M:%S GMT\r\n"
+                                  "Content-Type: text/event-stream\r\n"
+                                  "Cache-Control: no-cache, no-transform\r\n"
+                                  "X-Accel-Buffering: no\r\n"
+                                  "Transfer-Encoding: chunked\r\n"
+                                  "Connection: keep-alive\r\n"
+                                  "\r\n"
+                                  "d\r\nretry: 3000\n\n\r\n";
 
 static int64_t now(void) {
   struct timespec t;
@@ -118,6 +119,18 @@ static void accept_all(void) {
   }
 }
 
+/* Makes the head and the frame of the present second. */
+static void make_bytes(void) {
+  time_t t = time(NULL);
+  if (t == it.made)
+    return;
+  char text[96];
+  int length = snprintf(text, sizeof text, "id: %lld\nevent: ping\ndata: %lld\n\n", (long long)t, (long long)t);
+  it.frame_length = (size_t)snprintf(it.frame, sizeof it.frame, "%x\r\n%s\r\n", (unsigned)length, text);
+  it.head_length = strftime(it.head, sizeof it.head, head_format, gmtime(&t));
+  it.made = t;
+}
+
 /* Reads the head until its blank line, then answers; later bytes are dropped. */
 static void client_read(client *c) {
   static const char blank[] = "\r\n\r\n";
@@ -142,28 +155,19 @@ static void client_read(client *c) {
       c->matched = buffer[i] == '\r';
     if (!c->answered)
       continue;
-    if (client_write(c, head, sizeof head - 1) != 0)
+    make_bytes();
+    if (client_write(c, it.head, it.head_length) != 0)
       return;
     if (memcmp(c->path, "/ping", 5) == 0)
       queue_add(c, now() + INTERVAL);
   }
 }
 
-static void make_frame(void) {
-  time_t t = time(NULL);
-  if (t == it.frame_time)
-    return;
-  char text[96];
-  int length = snprintf(text, sizeof text, "id: %lld\nevent: ping\ndata: %lld\n\n", (long long)t, (long long)t);
-  it.frame_length = (size_t)snprintf(it.frame, sizeof it.frame, "%x\r\n%s\r\n", (unsigned)length, text);
-  it.frame_time = t;
-}
-
 static void write_due(void) {
   int64_t present = now();
   if (it.first == NULL || it.first->due > present)
     return;
-  make_frame();
+  make_bytes();
   while (it.first != NULL && it.first->due <= present) {
     client *c = it.first;
     int64_t due = c->due + INTERVAL;

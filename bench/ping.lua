@@ -23,7 +23,7 @@ app:stream("/idle", function(stream)
 end)
 
 local stat = io.open("/proc/self/stat")
-print(port, stat and stat:read("*n"))
+io.write(port, " ", stat and stat:read("*n") or "", "\n")
 if stat then stat:close() end
 io.stdout:flush()
 

@@ -17,7 +17,12 @@ describe("examples", function()
   after_each(process.kill_all)
 
   local function start(name, ...)
-    local server = process.lua({ "examples/" .. name, ... }, { PORT = "0" })
+    local args = { "examples/" .. name, ... }
+    if os.getenv "ASAN_OPTIONS" then -- the sanitizer's runtime is for Lua, not for the programs that an example starts
+      table.insert(args, 1, "-e")
+      table.insert(args, 2, 'require "luv".os_unsetenv "LD_PRELOAD"')
+    end
+    local server = process.lua(args, { PORT = "0" })
     server.name, server.port = name, server:wait_line "^listening on http://127%.0%.0%.1:(%d+)/"
     return server
   end
@@ -34,7 +39,7 @@ describe("examples", function()
     server:kill "sigint"
     local code, signal = server:wait_exit()
     assert.same({ 0, 0 }, { code, signal }, table.concat(server.lines, "\n"))
-    assert.equal("", server.stderr)
+    if server.name ~= "with_luv.lua" then assert.equal("", server.stderr) end -- there, its programs write too
   end
 
   for name in function(scan) return (uv.fs_scandir_next(scan)) end, uv.fs_scandir "examples" do
@@ -45,7 +50,7 @@ describe("examples", function()
         assert.is_true(lines < 60, lines .. " lines")
         local comment = text:match "^(%-%-.-\n)\n"
         assert.matches("lua examples/" .. name, comment, 1, true)
-        assert.matches("curl -N [^\n]*http://127.0.0.1:8080/", comment)
+        assert.matches("curl %-N [^\n]*http://127%.0%.0%.1:8080/", comment)
       end)
     end
   end
@@ -174,7 +179,6 @@ describe("examples", function()
       client:wait_line "^data: begun$"
       client:kill()
       server:wait_line "^ended$"
-      server.stderr = ""
       interrupt(server)
     end)
 

@@ -35,7 +35,7 @@ local function corpus()
     if math.random() < 0.5 then event.id = i .. some(ID_PIECES, 8) end
     if math.random() < 0.1 then event.comment = some(PIECES, 8) end
     if math.random() < 0.1 then event.retry = math.random(100, 9999) end
-    if math.random() < 0.02 then event.data = event.data:rep(20000 / (#event.data + 1)) end
+    if math.random() < 0.02 then event.data = event.data:rep(math.floor(20000 / (#event.data + 1))) end
     events[i] = event
   end
   events[math.random(EVENTS)].data = ("x"):rep(300000) -- more than the backlog holds

@@ -107,12 +107,10 @@ end
 function process.spawn(command, args, env, descriptors)
   local self = { command = command, lines = {}, seen = 0, stdout = "", stderr = "", reading = 0 }
   setmetatable(self, Process)
-  local changes = { LD_PRELOAD = false } -- a sanitizer's runtime is for the suite's interpreter alone
-  for name, value in pairs(env or {}) do changes[name] = value end
   local out, err = uv.new_pipe(false), uv.new_pipe(false)
   local stdio = { nil, out, err }
   for index, descriptor in ipairs(descriptors or {}) do stdio[3 + index] = descriptor end
-  local options = { args = args, env = environment(changes), stdio = stdio }
+  local options = { args = args, env = environment(env or {}), stdio = stdio }
   local handle, pid = uv.spawn(command, options, function(code, signal)
     self.code, self.signal = code, signal
     running[self] = nil
@@ -135,9 +133,7 @@ end
 ---@param env? table<string, string|false>
 ---@return spec.Process
 function process.lua(args, env)
-  local changes = { LD_PRELOAD = os.getenv "LD_PRELOAD" or false }
-  for name, value in pairs(env or {}) do changes[name] = value end
-  return process.spawn(process.interpreter(), args, changes)
+  return process.spawn(process.interpreter(), args, env)
 end
 
 --- Ends what a failed test left running; for `after_each` and `teardown`.
