@@ -2,77 +2,91 @@
 
 #include <stdlib.h>
 
-static void put_at(es_deadlines *d, size_t place, es_deadline *node) {
-  d->heap[place - 1] = node;
-  node->place = place;
+/* Children of a place. An interval that is due moves from the top to the bottom each time, and each step writes to
+ * another node's memory: four children a place halve the steps that two would take. */
+#define ARITY 4
+
+typedef struct es_deadline_entry {
+  uint64_t due;
+  es_deadline *node;
+} entry;
+
+static void put_at(es_deadlines *d, size_t place, entry e) {
+  d->heap[place - 1] = e;
+  e.node->place = place;
 }
 
-static void sift_up(es_deadlines *d, es_deadline *node) {
-  size_t place = node->place;
-  while (place > 1 && d->heap[place / 2 - 1]->due > node->due) {
-    put_at(d, place, d->heap[place / 2 - 1]);
-    place /= 2;
+static size_t parent_of(size_t place) {
+  return (place - 2) / ARITY + 1;
+}
+
+static void sift_up(es_deadlines *d, size_t place, entry e) {
+  while (place > 1 && d->heap[parent_of(place) - 1].due > e.due) {
+    put_at(d, place, d->heap[parent_of(place) - 1]);
+    place = parent_of(place);
   }
-  put_at(d, place, node);
+  put_at(d, place, e);
 }
 
-static void sift_down(es_deadlines *d, es_deadline *node) {
-  size_t place = node->place;
+static void sift_down(es_deadlines *d, size_t place, entry e) {
   for (;;) {
-    size_t child = place * 2;
-    if (child > d->count)
+    size_t first = (place - 1) * ARITY + 2;
+    if (first > d->count)
       break;
-    if (child < d->count && d->heap[child]->due < d->heap[child - 1]->due)
-      child++;
-    if (d->heap[child - 1]->due >= node->due)
+    size_t last = first + ARITY - 1 < d->count ? first + ARITY - 1 : d->count, least = first;
+    for (size_t child = first + 1; child <= last; child++) {
+      if (d->heap[child - 1].due < d->heap[least - 1].due)
+        least = child;
+    }
+    if (d->heap[least - 1].due >= e.due)
       break;
-    put_at(d, place, d->heap[child - 1]);
-    place = child;
+    put_at(d, place, d->heap[least - 1]);
+    place = least;
   }
-  put_at(d, place, node);
+  put_at(d, place, e);
+}
+
+/* Puts an entry where another one was. */
+static void replace(es_deadlines *d, size_t place, entry e) {
+  if (place > 1 && d->heap[parent_of(place) - 1].due > e.due)
+    sift_up(d, place, e);
+  else
+    sift_down(d, place, e);
 }
 
 int es_deadlines_set(es_deadlines *d, es_deadline *node, uint64_t due) {
-  if (node->place == 0) {
-    if (d->count == d->size) {
-      size_t size = d->size > 0 ? d->size * 2 : 16;
-      es_deadline **heap = realloc(d->heap, size * sizeof *heap);
-      if (heap == NULL)
-        return -1;
-      d->heap = heap;
-      d->size = size;
-    }
-    node->due = due;
-    put_at(d, ++d->count, node);
-    sift_up(d, node);
+  entry e = {due, node};
+  if (node->place != 0) {
+    replace(d, node->place, e);
     return 0;
   }
-  uint64_t before = node->due;
-  node->due = due;
-  if (due < before)
-    sift_up(d, node);
-  else
-    sift_down(d, node);
+  if (d->count == d->size) {
+    size_t size = d->size > 0 ? d->size * 2 : 16;
+    entry *heap = realloc(d->heap, size * sizeof *heap);
+    if (heap == NULL)
+      return -1;
+    d->heap = heap;
+    d->size = size;
+  }
+  sift_up(d, ++d->count, e);
   return 0;
 }
 
 void es_deadlines_remove(es_deadlines *d, es_deadline *node) {
   if (node->place == 0)
     return;
-  es_deadline *last = d->heap[--d->count];
-  if (last != node) {
-    uint64_t due = last->due;
-    put_at(d, node->place, last);
-    if (due < node->due)
-      sift_up(d, last);
-    else
-      sift_down(d, last);
-  }
+  entry last = d->heap[--d->count];
+  if (last.node != node)
+    replace(d, node->place, last);
   node->place = 0;
 }
 
 es_deadline *es_deadlines_first(const es_deadlines *d) {
-  return d->count > 0 ? d->heap[0] : NULL;
+  return d->count > 0 ? d->heap[0].node : NULL;
+}
+
+uint64_t es_deadlines_next(const es_deadlines *d) {
+  return d->count > 0 ? d->heap[0].due : ES_NEVER;
 }
 
 void es_deadlines_free(es_deadlines *d) {

@@ -35,8 +35,10 @@ typedef enum es_event_error {
   ES_EVENT_LONG_ID = -5     /* id longer than ES_ID_MAX */
 } es_event_error;
 
-#define ES_EVENT_INIT                                                          \
-  (es_event) { .retry = ES_NO_RETRY }
+#define ES_EVENT_INIT                                                                                                  \
+  (es_event) {                                                                                                         \
+    .retry = ES_NO_RETRY                                                                                               \
+  }
 
 /* Whether the event may be written; one of es_event_error. */
 es_event_error es_event_check(const es_event *event);

@@ -8,12 +8,49 @@
  * few blocks: blocks double from the one to the other while a queue grows. */
 #define BLOCK_MIN 256
 #define BLOCK_MAX 16384
+#define POOL_BLOCKS 256
 
 struct es_block {
   es_block *next;
   size_t used, size;
   char bytes[];
 };
+
+static es_block *new_block(es_pool *pool, size_t size) {
+  es_block *block;
+  if (pool != NULL && pool->first != NULL && size == BLOCK_MIN) {
+    block = pool->first;
+    pool->first = block->next;
+    pool->count--;
+  } else {
+    block = malloc(sizeof *block + size);
+    if (block == NULL)
+      return NULL;
+    block->size = size;
+  }
+  block->next = NULL;
+  block->used = 0;
+  return block;
+}
+
+static void free_block(es_pool *pool, es_block *block) {
+  if (pool == NULL || block->size != BLOCK_MIN || pool->count == POOL_BLOCKS) {
+    free(block);
+    return;
+  }
+  block->next = pool->first;
+  pool->first = block;
+  pool->count++;
+}
+
+void es_pool_clear(es_pool *pool) {
+  for (es_block *block = pool->first; block != NULL;) {
+    es_block *next = block->next;
+    free(block);
+    block = next;
+  }
+  *pool = (es_pool){0};
+}
 
 char *es_queue_reserve(es_queue *queue, size_t size) {
   es_block *last = queue->last;
@@ -22,12 +59,9 @@ char *es_queue_reserve(es_queue *queue, size_t size) {
   size_t room = last == NULL ? BLOCK_MIN : last->size < BLOCK_MAX ? last->size * 2 : BLOCK_MAX;
   if (room < size)
     room = size;
-  es_block *block = malloc(sizeof *block + room);
+  es_block *block = new_block(queue->pool, room);
   if (block == NULL)
     return NULL;
-  block->next = NULL;
-  block->used = 0;
-  block->size = room;
   if (last == NULL)
     queue->first = block;
   else
@@ -108,15 +142,15 @@ void es_queue_drop(es_queue *queue, size_t size) {
     size -= held;
     queue->first = block->next;
     queue->start = 0;
-    free(block);
+    free_block(queue->pool, block);
   }
 }
 
 void es_queue_clear(es_queue *queue) {
   for (es_block *block = queue->first; block != NULL;) {
     es_block *next = block->next;
-    free(block);
+    free_block(queue->pool, block);
     block = next;
   }
-  *queue = (es_queue){0};
+  *queue = (es_queue){.pool = queue->pool};
 }

@@ -12,14 +12,24 @@
 
 typedef struct es_block es_block;
 
+/* Blocks of the smallest size that wait to be used again: most events need just one, for less than a turn. Bounded.
+ * A zeroed es_pool is an empty one. */
+typedef struct es_pool {
+  es_block *first;
+  size_t count;
+} es_pool;
+
+void es_pool_clear(es_pool *pool);
+
 typedef struct es_queue {
   /* private */
   es_block *first, *last;
   size_t start; /* bytes of the first block that are gone already */
   size_t bytes;
+  es_pool *pool; /* set by the owner; may be NULL */
 } es_queue;
 
-/* A zeroed es_queue is an empty one. */
+/* A zeroed es_queue is an empty one (without a pool). */
 
 /* Room for size bytes at the queue's end, or NULL when memory is out. They count once es_queue_commit is called, which
  * must come before any other call; committing less than was reserved is allowed. */

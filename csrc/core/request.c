@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADERS_MAX 256   /* header lines; with header_bytes this bounds what a head can hold */
-#define BODY_FIRST 4096   /* bytes first allocated for a body whose length is not told */
-#define TEXT_FIRST 512    /* bytes first allocated for a head: what curl or a small client sends */
+#define HEADERS_MAX 256 /* header lines; with header_bytes this bounds what a head can hold */
+#define BODY_FIRST 4096 /* bytes first allocated for a body whose length is not told */
+#define TEXT_FIRST 512  /* bytes first allocated for a head: what curl or a small client sends */
 
 typedef struct span {
   size_t at, len;

@@ -56,8 +56,8 @@ struct es_stream {
   int request_ref;        /* a request that a script has written to */
   int lines_ref;          /* header lines, until the head is sent */
   uint32_t refs;
-  bool is_stream;         /* else an ordinary request */
-  bool held, used, over;  /* hold() was called; something was sent; on_end is through */
+  bool is_stream;        /* else an ordinary request */
+  bool held, used, over; /* hold() was called; something was sent; on_end is through */
 };
 
 /* --- state.c --- */

@@ -11,12 +11,8 @@ struct es_interval {
   es_interval **box; /* the userdata's pointer to us, while there is one */
   es_interval *prev, *next;
   int function_ref;
-  bool repeats, freed;
+  bool repeats;
 };
-
-static void on_free(es_timer *timer) {
-  free(timer);
-}
 
 void es_interval_free(es_interval *i) {
   es_interval **list = i->stream != NULL ? &i->stream->intervals : &i->app->intervals;
@@ -29,9 +25,11 @@ void es_interval_free(es_interval *i) {
   if (i->box != NULL)
     *i->box = NULL;
   es_unref(i->app->state->L, &i->function_ref);
-  es_timer_free(&i->timer);
-  if (i->stream != NULL)
-    es_stream_check_fed(i->stream);
+  es_timer_stop(&i->timer);
+  es_stream *stream = i->stream;
+  free(i);
+  if (stream != NULL)
+    es_stream_check_fed(stream);
 }
 
 static void on_tick(es_timer *timer) {
@@ -80,8 +78,11 @@ int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, 
   *box = i;
   if (stream != NULL)
     stream->used = true;
-  es_timer_init(&app->state->loop, &i->timer, on_tick, on_free);
-  es_timer_start(&i->timer, seconds, repeats);
+  es_timer_init(&app->state->loop, &i->timer, on_tick);
+  if (es_timer_start(&i->timer, seconds, repeats) != 0) {
+    es_interval_free(i);
+    return luaL_error(L, "%s: out of memory", who);
+  }
   return 1;
 }
 

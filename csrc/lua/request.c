@@ -250,11 +250,8 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_request_class(lua_State *L) {
-  static const luaL_Reg meta[] = {{"__index", l_index},
-                                  {"__newindex", l_newindex},
-                                  {"__gc", l_gc},
-                                  {"__tostring", l_tostring},
-                                  {NULL, NULL}};
+  static const luaL_Reg meta[] = {
+      {"__index", l_index}, {"__newindex", l_newindex}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   luaL_newmetatable(L, "eventstream.headers");
   lua_pushcfunction(L, l_headers_index);
   lua_setfield(L, -2, "__index");

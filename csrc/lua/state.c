@@ -271,17 +271,10 @@ int luaopen_eventstream_core(lua_State *L);
 __attribute__((visibility("default")))
 #endif
 int luaopen_eventstream_core(lua_State *L) {
-  static const luaL_Reg loop[] = {{"fd", l_loop_fd},
-                                  {"timeout", l_loop_timeout},
-                                  {"due", l_loop_due},
-                                  {"turn", l_loop_turn},
-                                  {"wait", l_loop_wait},
-                                  {"alive", l_loop_alive},
-                                  {"turning", l_loop_turning},
-                                  {"signals", l_loop_signals},
-                                  {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
+  static const luaL_Reg loop[] = {{"fd", l_loop_fd},           {"timeout", l_loop_timeout}, {"due", l_loop_due},
+                                  {"turn", l_loop_turn},       {"wait", l_loop_wait},       {"alive", l_loop_alive},
+                                  {"turning", l_loop_turning}, {"signals", l_loop_signals}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
   if (es_state_of(L) == NULL) {
     ignore_sigpipe();
     new_state(L);

@@ -249,7 +249,8 @@ static int l_sleep(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
   double seconds = es_check_seconds(L, 2, "sleep", false);
   if (!es_task_is(s->task, L))
-    return luaL_error(L, "sleep: only the stream's own handler can wait; in a callback use stream:after or stream:every");
+    return luaL_error(L,
+                      "sleep: only the stream's own handler can wait; in a callback use stream:after or stream:every");
   if (!is_open(s))
     return es_task_dead(s->task, L);
   if (!es_stream_open(s) || !is_open(s))
@@ -427,10 +428,10 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_stream_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"send", l_send},         {"comment", l_comment}, {"sleep", l_sleep},
-                                     {"every", l_every},       {"after", l_after},     {"on_close", l_on_close},
-                                     {"hold", l_hold},         {"flush", l_flush},     {"close", l_close},
-                                     {"_lines", l_lines},      {"_answer", l_answer},  {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"send", l_send},    {"comment", l_comment}, {"sleep", l_sleep},
+                                     {"every", l_every},  {"after", l_after},     {"on_close", l_on_close},
+                                     {"hold", l_hold},    {"flush", l_flush},     {"close", l_close},
+                                     {"_lines", l_lines}, {"_answer", l_answer},  {NULL, NULL}};
   luaL_newmetatable(L, CLASS);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

@@ -24,8 +24,7 @@ struct es_task {
   lua_State *co;
   int co_ref;
   uint8_t waits;
-  bool told; /* it was told of the stream's end: the next wait ends it */
-  bool has_timer;
+  bool told;    /* it was told of the stream's end: the next wait ends it */
   token *token; /* of the await under way, anchored by token_ref */
   int token_ref;
   int arguments; /* on co's stack, for the ready job */
@@ -36,10 +35,6 @@ struct es_task {
 };
 
 static const char dead_key; /* its address is the error that ends a dead handler */
-
-static void on_timer_free(es_timer *timer) {
-  free((char *)timer - offsetof(es_task, timer));
-}
 
 /* Ends the task's life; the stream's reference goes with it. */
 static void free_task(es_task *task) {
@@ -54,10 +49,8 @@ static void free_task(es_task *task) {
   free(task->frame);
   stream->task = NULL;
   es_stream_unref(stream);
-  if (task->has_timer)
-    es_timer_free(&task->timer);
-  else
-    free(task);
+  es_timer_stop(&task->timer);
+  free(task);
 }
 
 /* An ordinary handler's results: a status, a block of header lines, and a body, made ready on the Lua side. */
@@ -149,6 +142,7 @@ void es_task_start(es_stream *stream, int arguments) {
   task->stream = stream;
   task->token_ref = LUA_NOREF;
   task->ready_job.run = run_ready;
+  es_timer_init(&state->loop, &task->timer, on_timer);
   stream->refs++;
   stream->task = task;
   task->co = lua_newthread(L);
@@ -173,11 +167,8 @@ int es_task_dead(es_task *task, lua_State *L) {
 }
 
 int es_task_sleep(es_task *task, lua_State *L, double seconds) {
-  if (!task->has_timer) {
-    es_timer_init(&task->state->loop, &task->timer, on_timer, on_timer_free);
-    task->has_timer = true;
-  }
-  es_timer_start(&task->timer, seconds, false);
+  if (es_timer_start(&task->timer, seconds, false) != 0)
+    return luaL_error(L, "sleep: out of memory");
   task->waits = WAITS_SLEEP;
   return lua_yield(L, 0);
 }
@@ -217,8 +208,7 @@ void es_task_stream_ended(es_task *task) {
     resume(task, task->arguments);
     return;
   }
-  if (task->has_timer)
-    es_timer_stop(&task->timer);
+  es_timer_stop(&task->timer);
   if (task->token != NULL)
     task->token->task = NULL;
   task->token = NULL;

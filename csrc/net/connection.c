@@ -11,11 +11,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define DELIVER_SECONDS 5   /* what was sent before a close has this long to go out */
-#define LINGER_SECONDS 2    /* and the client this long to shut its side */
+#define DELIVER_SECONDS 5     /* what was sent before a close has this long to go out */
+#define LINGER_SECONDS 2      /* and the client this long to shut its side */
 #define KEEP_ALIVE_SECONDS 60 /* between two requests of a connection */
-#define FLUSH_SLICES 64     /* a gathered write */
-#define FLUSH_BYTES 1048576 /* a connection's share of a turn: the others wait meanwhile */
+#define FLUSH_SLICES 64       /* a gathered write */
+#define FLUSH_BYTES 1048576   /* a connection's share of a turn: the others wait meanwhile */
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
@@ -63,6 +63,7 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   c->poll.data = c;
   c->fd = fd;
   c->server = server;
+  c->out.pool = &server->loop->pool;
   c->shed = shed;
   c->deadline.on_due = on_due;
   c->held_job.run = run_held;
@@ -178,7 +179,9 @@ void es_connection_flush(es_connection *c) {
       want += slices[i].len;
     }
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
-    ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    /* one stretch is the common case, and the plain call the cheaper one */
+    ssize_t n =
+        count == 1 ? send(c->fd, slices[0].ptr, slices[0].len, MSG_NOSIGNAL) : sendmsg(c->fd, &message, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno == EINTR)
         continue;

@@ -13,10 +13,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 4096          /* clients that the kernel keeps for us */
-#define ACCEPTS_A_TURN 64     /* so that a flood of new clients leaves time for the others */
-#define SHED_MAX 1024         /* connections above the limit that are still told so; more are cut */
-#define ACCEPT_AGAIN_MS 100   /* after descriptors or memory ran out */
+#define BACKLOG 4096        /* clients that the kernel keeps for us */
+#define ACCEPTS_A_TURN 64   /* so that a flood of new clients leaves time for the others */
+#define SHED_MAX 1024       /* connections above the limit that are still told so; more are cut */
+#define ACCEPT_AGAIN_MS 100 /* after descriptors or memory ran out */
 
 static void on_listen(uv_poll_t *poll, int status, int events);
 

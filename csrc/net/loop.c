@@ -2,7 +2,6 @@
 
 #include "net/connection.h"
 #include "net/server.h"
-#include "net/timer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,37 +13,37 @@ static void on_async(uv_async_t *async) {
 
 static void on_clock(uv_timer_t *clock);
 
-/* Puts the clock at the first deadline. Unreferenced: the connections keep the loop alive, their deadlines do not. */
+/* Puts the clock at the first deadline. */
 static void set_clock(es_loop *loop) {
-  es_deadline *first = es_deadlines_first(&loop->deadlines);
-  if (first == NULL) {
+  uint64_t due = es_deadlines_next(&loop->deadlines), now = uv_now(&loop->uv);
+  if (due == ES_NEVER)
     uv_timer_stop(&loop->clock);
-    return;
-  }
-  uint64_t now = uv_now(&loop->uv);
-  uv_timer_start(&loop->clock, on_clock, first->due > now ? first->due - now : 0, 0);
+  else
+    uv_timer_start(&loop->clock, on_clock, due > now ? due - now : 0, 0);
 }
 
 static void on_clock(uv_timer_t *clock) {
   es_loop *loop = clock->data;
   uint64_t now = uv_now(&loop->uv);
-  for (;;) {
+  loop->clock_runs = true;
+  /* as many as there are now: what they set anew for at once waits for the next turn */
+  for (size_t count = loop->deadlines.count; count > 0 && es_deadlines_next(&loop->deadlines) <= now; count--) {
     es_deadline *first = es_deadlines_first(&loop->deadlines);
-    if (first == NULL || first->due > now)
-      break;
-    es_deadlines_remove(&loop->deadlines, first);
+    uint64_t due = es_deadlines_next(&loop->deadlines);
     first->on_due(first);
+    /* it stayed in the heap meanwhile, because moving it is cheaper than taking it out and in */
+    if (es_deadlines_first(&loop->deadlines) == first && es_deadlines_next(&loop->deadlines) == due)
+      es_deadlines_remove(&loop->deadlines, first);
+    es_loop_settle(loop);
   }
-  es_loop_settle(loop);
+  loop->clock_runs = false;
   set_clock(loop);
 }
 
 int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due) {
-  if (deadline->place != 0 && deadline->due == due)
-    return 0;
   if (es_deadlines_set(&loop->deadlines, deadline, due) != 0)
     return -1;
-  if (es_deadlines_first(&loop->deadlines) == deadline) {
+  if (!loop->clock_runs && es_deadlines_first(&loop->deadlines) == deadline) {
     set_clock(loop);
     es_loop_wake(loop);
   }
@@ -53,6 +52,18 @@ int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due) {
 
 void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline) {
   es_deadlines_remove(&loop->deadlines, deadline); /* a clock that then rings early finds nothing due */
+}
+
+void es_loop_hold(es_loop *loop) {
+  if (loop->holds++ == 0)
+    uv_ref((uv_handle_t *)&loop->clock);
+  es_loop_wake(loop);
+}
+
+void es_loop_release(es_loop *loop) {
+  if (--loop->holds == 0)
+    uv_unref((uv_handle_t *)&loop->clock);
+  es_loop_wake(loop); /* the driver may be held by it */
 }
 
 int es_loop_init(es_loop *loop) {
@@ -87,13 +98,12 @@ void es_loop_free(es_loop *loop) {
     es_server_free(loop->servers);
   while (loop->first_job != NULL)
     es_loop_settle(loop); /* only references are left to be given back */
-  while (loop->timers != NULL)
-    es_timer_free(loop->timers);
   uv_close((uv_handle_t *)&loop->async, NULL);
   uv_close((uv_handle_t *)&loop->clock, NULL);
   uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, which free */
   uv_loop_close(&loop->uv);
   es_deadlines_free(&loop->deadlines);
+  es_pool_clear(&loop->pool);
   free(loop->read_buffer);
 }
 
@@ -102,7 +112,7 @@ int es_loop_fd(const es_loop *loop) {
 }
 
 bool es_loop_alive(const es_loop *loop) {
-  return uv_loop_alive(&loop->uv) || loop->first_job != NULL || loop->dirty != NULL;
+  return loop->holds > 0 || uv_loop_alive(&loop->uv) || loop->first_job != NULL || loop->dirty != NULL;
 }
 
 int es_loop_timeout(es_loop *loop) {

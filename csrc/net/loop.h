@@ -4,12 +4,13 @@
  * due, then the jobs that this posted, then hands the queued bytes to the kernel. Nothing is flushed and no job is run
  * outside a turn: whatever makes work there calls es_loop_wake, which makes the descriptor readable.
  *
- * Owns: the uv loop, the read buffer, the deadlines' heap. Borrows: jobs, deadlines, timers, connections, each embedded
- * in its owner's memory and taken out before that is freed. One thread only. */
+ * Owns: the uv loop, the read buffer, the block pool, the deadlines' heap. Borrows: jobs, deadlines, connections, each embedded in its
+ * owner's memory and taken out before that is freed. One thread only. */
 #ifndef ES_NET_LOOP_H
 #define ES_NET_LOOP_H
 
 #include "core/deadlines.h"
+#include "core/queue.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,7 +20,6 @@
 
 struct es_server;
 struct es_connection;
-struct es_timer;
 
 /* Something to do when the running callback has returned, in the order of posting. */
 typedef struct es_job {
@@ -34,12 +34,14 @@ typedef struct es_loop {
   uv_loop_t uv;
   bool turning;
   struct es_server *servers; /* kept by server.c */
-  struct es_timer *timers;   /* kept by timer.c */
   char *read_buffer;         /* ES_READ_BYTES */
+  es_pool pool;              /* for the connections' queues */
   /* private */
   uv_async_t async;
   uv_timer_t clock; /* the first deadline */
   es_deadlines deadlines;
+  size_t holds; /* of timers that run */
+  bool clock_runs;
   es_job *first_job, *last_job;
   bool settling, woken;
   struct es_connection *dirty; /* have bytes to flush */
@@ -51,7 +53,7 @@ typedef struct es_loop {
 /* 0 or a negative libuv error; after an error the loop needs no es_loop_free. */
 int es_loop_init(es_loop *loop);
 
-/* Closes every server and timer, without calling back above the net layer, and the loop. */
+/* Closes every server, without calling back above the net layer, and the loop. Timers must be stopped before. */
 void es_loop_free(es_loop *loop);
 
 int es_loop_fd(const es_loop *loop);
@@ -81,9 +83,14 @@ void es_loop_unpost(es_loop *loop, es_job *job);
  * of libuv's, so that the consequences of a callback come before the next one. */
 void es_loop_settle(es_loop *loop);
 
-/* deadline->on_due is called once, in a turn, when the time has come; 0 or -1 when memory is out. */
+/* deadline->on_due is called once, in a turn, when the time has come, and may set it anew; 0, or -1 when memory is out
+ * (only when it is not set already). */
 int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due);
 void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline);
+
+/* Deadlines alone do not keep the loop alive; what runs a timer holds it. */
+void es_loop_hold(es_loop *loop);
+void es_loop_release(es_loop *loop);
 
 /* A random number in [0, 1): for spreading load, not for secrets. */
 double es_loop_random(es_loop *loop);

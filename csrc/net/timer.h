@@ -1,7 +1,7 @@
 /* timer: calls back once, or every period without drifting.
  *
- * Embedded in its owner's memory. es_timer_free stops it and gives the memory back through on_free, a turn later
- * (libuv's rule for closing handles); until then the owner must not free it. */
+ * Embedded in its owner's memory, which may be freed as soon as the timer is stopped, also inside its own on_tick. A
+ * running timer keeps the loop alive. */
 #ifndef ES_NET_TIMER_H
 #define ES_NET_TIMER_H
 
@@ -10,21 +10,20 @@
 typedef struct es_timer {
   /* the owner's */
   void (*on_tick)(struct es_timer *timer);
-  void (*on_free)(struct es_timer *timer); /* the memory is the owner's again */
   /* private */
-  uv_timer_t uv;
+  es_deadline deadline;
   es_loop *loop;
-  struct es_timer *prev, *next;
   double due, period; /* milliseconds */
+  bool running;
 } es_timer;
 
-void es_timer_init(es_loop *loop, es_timer *timer, void (*on_tick)(es_timer *), void (*on_free)(es_timer *));
+void es_timer_init(es_loop *loop, es_timer *timer, void (*on_tick)(es_timer *));
 
 /* Ticks once after seconds, or first then and every seconds after if repeats. A tick that comes late skips those that
- * it missed: the times stay first + n * seconds. */
-void es_timer_start(es_timer *timer, double seconds, bool repeats);
+ * it missed: the times stay start + n * seconds. 0, or -1 when memory is out. */
+int es_timer_start(es_timer *timer, double seconds, bool repeats);
 
+/* Idempotent. */
 void es_timer_stop(es_timer *timer);
-void es_timer_free(es_timer *timer);
 
 #endif

@@ -47,9 +47,9 @@ end
 local Client = {}
 Client.__index = Client
 
---- Connects to a port, or to a Unix socket's path. client.received is all that came, client.ended that the server
---- closed, client.failure the error that ended it ("ECONNRESET").
-function M.connect(where)
+--- Connects to a port (on 127.0.0.1, or another address), or to a Unix socket's path. client.received is all that came,
+--- client.ended that the server closed, client.failure the error that ended it ("ECONNRESET").
+function M.connect(where, address)
   local client = setmetatable({ received = "", ended = false }, Client)
   local handle = type(where) == "number" and uv.new_tcp() or uv.new_pipe(false)
   client.handle = handle
@@ -57,16 +57,13 @@ function M.connect(where)
   local function on_connect(err)
     connected = true
     client.failure = err
-    if err then return end
-    handle:read_start(function(failure, bytes)
-      if bytes then
-        client.received = client.received .. bytes
-      else
-        client.ended, client.failure = true, failure
-      end
-    end)
+    if not err then client:resume() end
   end
-  if type(where) == "number" then handle:connect("127.0.0.1", where, on_connect) else handle:connect(where, on_connect) end
+  if type(where) == "number" then
+    handle:connect(address or "127.0.0.1", where, on_connect)
+  else
+    handle:connect(where, on_connect)
+  end
   M.wait(function() return connected end, "a connection")
   clients[#clients + 1] = client
   return client
@@ -143,8 +140,34 @@ function Client:reset()
   if not self.handle:is_closing() then self.handle:close_reset() end
 end
 
+--- Reads no more, until resume().
 function Client:pause()
   self.handle:read_stop()
+end
+
+function Client:resume()
+  self.handle:read_start(function(failure, bytes)
+    if bytes then
+      self.received = self.received .. bytes
+    else
+      self.ended, self.failure = true, failure
+    end
+  end)
+end
+
+--- Waits for a whole ordinary answer, and takes it off what came: status, headers (lower case), body. bodiless: it is
+--- known to have no body, as that of HEAD.
+function Client:take(bodiless)
+  local status, lines = self:wait("^HTTP/1%.1 (%d%d%d)(.-\r\n)\r\n")
+  local headers, size = {}, 0
+  for name, value in lines:gmatch "\n([^:\r\n]+): ([^\r\n]*)" do headers[name:lower()] = value end
+  local start = self.received:find("\r\n\r\n", 1, true) + 4
+  if not bodiless then size = tonumber(headers["content-length"] or 0) end
+  M.wait(function() return #self.received >= start + size - 1 or self.ended end, "an answer's body")
+  local body = self.received:sub(start, start + size - 1)
+  assert(#body == size, ("the answer has %d of %d bytes"):format(#body, size))
+  self.received = self.received:sub(start + size)
+  return tonumber(status), headers, body
 end
 
 local function anchored()
