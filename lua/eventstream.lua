@@ -91,7 +91,9 @@ end
 --- Runs luv's loop, or the core's own where luv is not installed, until stop() or until every app is closed. SIGINT
 --- and SIGTERM close the apps in order; a second one stops at once. Raises when there is nothing to do.
 function M.run()
-  if driver.turning() or driver.running() then error("run: the loop runs already; call run once, at the script's end", 2) end
+  if driver.turning() or driver.running() then
+    error("run: the loop runs already; call run once, at the script's end", 2)
+  end
   if not driver.alive() then
     local failure = App.last_failure()
     error("run: nothing to do: no app listens and no interval runs" .. (failure and " (" .. failure .. ")" or ""), 2)

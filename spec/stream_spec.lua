@@ -222,7 +222,10 @@ describe("stream", function()
 
     local function hints(...)
       local child, port = streams.server(SERVER)
-      for _, path in ipairs { ... } do net.connect(port):get(path):wait "retry: " end
+      for _, path in ipairs { ... } do
+        local client = net.connect(port):get(path)
+        if path == "/holds" then client:wait "retry: " else client:wait_end() end
+      end
       child:kill "sigterm"
       assert.equal(0, (child:wait_exit()))
       return child.stderr
@@ -412,7 +415,10 @@ describe("stream", function()
 
     it("answers true", function()
       local result
-      local client = open(function(stream) result = { stream:flush() } end)
+      local client = open(function(stream)
+        result = { stream:flush() }
+        stream:send "x"
+      end)
       client:wait_end()
       assert.same({ true }, result)
     end)
@@ -423,6 +429,7 @@ describe("stream", function()
       local client = open(function(stream)
         stream:header("X-Test", "first")
         stream:header("x-test", "second"):header("X-Other", 7)
+        stream:send "x"
       end)
       client:wait_end()
       local _, headers = client:answer()
@@ -435,6 +442,7 @@ describe("stream", function()
       local client = open(function(stream)
         eventstream.await(function(resume) resume() end)
         stream:header("X-Test", "late")
+        stream:send "x"
       end)
       client:wait_end()
       assert.equal("late", (select(2, client:answer()))["x-test"])
@@ -484,7 +492,10 @@ describe("stream", function()
     local function seen(target, headers)
       local id, called
       local _, port = serve(function(app)
-        app:stream("/", function(stream) id, called = stream.last_event_id, true end)
+        app:stream("/", function(stream)
+          id, called = stream.last_event_id, true
+          stream:close()
+        end)
       end)
       net.connect(port):get(target, headers):wait_end()
       assert.is_true(called)
@@ -525,14 +536,20 @@ describe("stream", function()
   describe(".request", function()
     it("is the handler's second argument", function()
       local same
-      local client = open(function(stream, request) same = rawequal(stream.request, request) end)
+      local client = open(function(stream, request)
+        same = rawequal(stream.request, request)
+        stream:close()
+      end)
       client:wait_end()
       assert.is_true(same)
     end)
 
     it("is there after the stream's end, and after the app's", function()
       local held
-      local client, app = open(function(stream) held = stream end)
+      local client, app = open(function(stream)
+        held = stream
+        stream:close()
+      end)
       client:wait_end()
       app:close { grace = 0 }
       net.finish()
@@ -598,7 +615,10 @@ describe("stream", function()
 
     it("cannot be set after the stream's end", function()
       local held
-      local client = open(function(stream) held = stream end)
+      local client = open(function(stream)
+        held = stream
+        stream:close()
+      end)
       client:wait_end()
       assert.error_matches(function() held.data = 1 end, "data cannot be set any more: the stream is over", 1, true)
     end)
@@ -739,16 +759,34 @@ describe("stream", function()
   end)
 
   describe("by HEAD", function()
-    it("has the head of GET alone, and runs no handler", function()
+    local function head(request)
       local ran = false
       local _, port = serve(function(app) app:stream("/", function() ran = true end) end)
-      local client = net.connect(port):request("HEAD", "/", { "Connection: close" })
-      client:wait_end()
-      local status, headers, body = client:answer()
+      local client = net.connect(port):send(request)
+      client:wait "\r\n\r\n"
+      streams.round_trip(port)
+      assert.is_false(ran, "the handler ran")
+      return client
+    end
+
+    it("has the head of GET alone, and runs no handler", function()
+      local status, headers, body = head("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"):answer()
       assert.equal(200, status)
       assert.equal("text/event-stream", headers["content-type"])
       assert.equal("", body)
-      assert.is_false(ran)
+    end)
+
+    it("leaves the connection open for the next request", function()
+      local client = head "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+      client:get("/none"):wait "\r\n\r\nHTTP/1.1 404 "
+    end)
+
+    it("ends the connection where the client asks for that", function()
+      head "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":wait_end()
+    end)
+
+    it("ends the connection over HTTP/1.0", function()
+      head "HEAD / HTTP/1.0\r\n\r\n":wait_end()
     end)
   end)
 
@@ -856,7 +894,10 @@ describe("stream", function()
     it("calls a function at the turn's end if the stream is over already", function()
       local log, list = logger()
       local held
-      local client, app = open(function(stream) held = stream end)
+      local client, app = open(function(stream)
+        held = stream
+        stream:close()
+      end)
       client:wait_end()
       app:after(0, function()
         held:on_close(function(reason) log("late", reason) end)
@@ -869,7 +910,10 @@ describe("stream", function()
     it("calls a function that came outside a turn after the end", function()
       local log, list = logger()
       local held
-      local client = open(function(stream) held = stream end)
+      local client = open(function(stream)
+        held = stream
+        stream:close()
+      end)
       client:wait_end()
       held:on_close(log)
       assert.same({}, list)
@@ -880,7 +924,10 @@ describe("stream", function()
     it("calls a function that came after the app's end", function()
       local log, list = logger()
       local held
-      local client = open(function(stream) held = stream end)
+      local client = open(function(stream)
+        held = stream
+        stream:close()
+      end)
       client:wait_end()
       net.finish()
       held:on_close(log)

@@ -4,7 +4,7 @@
 
 #define SECONDS_MAX 315360000.0 /* 10 years */
 
-static const char state_key, objects_key, traceback_key;
+static const char state_key, objects_key, traceback_key, module_key;
 
 es_state *es_state_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
@@ -275,11 +275,14 @@ int luaopen_eventstream_core(lua_State *L) {
                                   {"turn", l_loop_turn},       {"wait", l_loop_wait},       {"alive", l_loop_alive},
                                   {"turning", l_loop_turning}, {"signals", l_loop_signals}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
-  if (es_state_of(L) == NULL) {
-    ignore_sigpipe();
-    new_state(L);
-  }
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key);
+  if (!lua_isnil(L, -1))
+    return 1; /* loaded once more, by one who cleared package.loaded: there is one loop, and so one module */
+  ignore_sigpipe();
+  new_state(L);
   lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   luaL_setfuncs(L, functions, 0);
   lua_newtable(L);
   luaL_setfuncs(L, loop, 0);

@@ -55,7 +55,8 @@ end
 local function reporter(on_error)
   return function(message, traceback, stream)
     if not on_error then return report_to_stderr(message, traceback) end
-    local ok, failure = xpcall(on_error, function(e) return debug.traceback(tostring(e), 2) end, message, traceback, stream)
+    local function trace(e) return debug.traceback(tostring(e), 2) end
+    local ok, failure = xpcall(function() on_error(message, traceback, stream) end, trace)
     if not ok then
       report_to_stderr(message, traceback)
       report_to_stderr("on_error: " .. failure, "")
@@ -113,15 +114,14 @@ local function hinter(routes)
     local entry = found and found[request.method]
     if not entry or told[entry] then return end
     told[entry] = true
-    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep it "
-      .. "open with stream:every, stream:hold or a loop around stream:sleep", request.method, entry.pattern)
+    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; "
+      .. "keep it open with stream:every, stream:hold or a loop around stream:sleep", request.method, entry.pattern)
   end
 end
 
---- Makes an app.
 ---@class eventstream.Options
 ---@field heartbeat number|false? seconds of silence after which a comment is sent; default 15
----@field retry integer|false? milliseconds that a browser waits before it reconnects, jittered up to 1.5 times; default 3000
+---@field retry integer|false? milliseconds after which a browser reconnects, jittered up to 1.5 times; default 3000
 ---@field limits eventstream.Limits?
 ---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
 
@@ -133,6 +133,7 @@ end
 ---@field backlog_bytes integer? what may wait for one client's socket; default 65536
 ---@field stream_seconds number? a stream's age; default: no limit
 
+--- Makes an app.
 ---@param options eventstream.Options?
 ---@return eventstream.App
 function App.new(options)
@@ -202,11 +203,13 @@ local STREAM_OPTIONS = {
   end,
 }
 
+---@alias eventstream.Handler fun(stream: eventstream.Stream, request: eventstream.Request)
+
 --- Adds a route whose answer is an event stream. A HEAD request gets the head, and runs no handler.
 ---@param path string "/rooms/:room", "/files/*"
 ---@param options { methods: string[] }? default: { "GET" }
----@param handler fun(stream: eventstream.Stream, request: eventstream.Request)
----@overload fun(self: eventstream.App, path: string, handler: fun(stream: eventstream.Stream, request: eventstream.Request)): eventstream.App
+---@param handler eventstream.Handler
+---@overload fun(self: eventstream.App, path: string, handler: eventstream.Handler): eventstream.App
 ---@return eventstream.App self
 function App:stream(path, options, handler)
   if handler == nil and type(options) ~= "table" then options, handler = nil, options end
@@ -316,9 +319,9 @@ end
 function App:serve(options)
   local listener, message = self:listen(options)
   if not listener then error(message, 2) end
-  local where = listener.path or ("http://%s:%d/"):format(
-    listener.host and listener.host:find(":", 1, true) and ("[%s]"):format(listener.host) or listener.host, listener.port)
-  warn("listening on %s", where)
+  local where = listener.path
+    or (listener.host:find(":", 1, true) and "http://[%s]:%d/" or "http://%s:%d/"):format(listener.host, listener.port)
+  self:after(0, function() warn("listening on %s", where) end) -- told once it is true of signals, too
   require("eventstream").run()
   return self
 end

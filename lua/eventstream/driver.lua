@@ -5,7 +5,10 @@
 local core = require "eventstream.core"
 local has_luv, uv = pcall(require, "luv")
 
+if core.driver then return core.driver end -- loaded once more: there is one loop, and so one driver
+
 local M = {}
+core.driver = M
 local loop = core.loop
 local running, stopped = false, false
 local poll, prepare, timer -- luv's handles, once attached
@@ -15,7 +18,7 @@ local function turn()
   loop.turn()
 end
 
--- luv is about to wait: it must not sleep through a timer of the core's, nor be kept alive by a core with nothing to do.
+-- luv is about to wait: it must not sleep through a timer of the core's, nor be kept alive by an idle core.
 local function before_wait()
   local due, alive = loop.due(), loop.alive()
   if alive ~= holds then
@@ -30,7 +33,8 @@ end
 function M.attach()
   if not has_luv then return end
   if not poll then
-    poll, prepare, timer = uv.new_poll(loop.fd()), uv.new_prepare(), uv.new_timer()
+    poll = assert(uv.new_poll(loop.fd()))
+    prepare, timer = uv.new_prepare(), uv.new_timer()
     uv.poll_start(poll, "r", turn)
     uv.prepare_start(prepare, before_wait)
     uv.unref(prepare)

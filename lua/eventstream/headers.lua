@@ -6,7 +6,8 @@ local OURS = { ["content-length"] = true, ["transfer-encoding"] = true }
 
 local function check(who, name, value, reserved)
   if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
-    error(("%s: header name %s is no token"):format(who, type(name) == "string" and ("'%s'"):format(name) or type(name)), 0)
+    local shown = type(name) == "string" and ("'%s'"):format(name) or "a " .. type(name)
+    error(("%s: header name must be a token, not %s"):format(who, shown), 0)
   end
   if OURS[name:lower()] or (reserved and reserved[name:lower()]) then
     error(("%s: header '%s' is written by the server"):format(who, name), 0)

@@ -97,7 +97,8 @@ end
 
 --- Waits until the server has closed; returns all that came.
 function Client:wait_end()
-  M.wait(function() return self.ended end, function() return ("the end; so far: %q"):format(self.received:sub(-2000)) end)
+  local function so_far() return ("the end; so far: %q"):format(self.received:sub(-2000)) end
+  M.wait(function() return self.ended end, so_far)
   return self.received
 end
 
@@ -179,7 +180,7 @@ local function anchored()
   return threads, functions
 end
 
-local threads_before, functions_before -- once the driver and its handles are there
+local threads_before, functions_before -- once the driver and its handles are there; what is left is told once
 
 --- Closes all clients and apps, and checks that nothing is left: for after_each.
 function M.finish()
@@ -190,8 +191,10 @@ function M.finish()
   M.settle()
   local threads, functions = anchored()
   if not threads_before then threads_before, functions_before = threads, functions end
-  assert(threads <= threads_before, "a coroutine is left")
-  assert(functions <= functions_before, "a function is left")
+  local more_threads, more_functions = threads - threads_before, functions - functions_before
+  threads_before, functions_before = math.max(threads, threads_before), math.max(functions, functions_before)
+  assert(more_threads <= 0, "a coroutine is left")
+  assert(more_functions <= 0, "a function is left")
 end
 
 -- A whole life once, so that what stays for good is counted as such.

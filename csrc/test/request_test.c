@@ -1,0 +1,160 @@
+#include "core/request.h"
+#include "core/text.h"
+
+#include "check.h"
+
+static int same(es_slice slice, const char *wanted) {
+  return slice.len == strlen(wanted) && memcmp(slice.ptr, wanted, slice.len) == 0;
+}
+
+/* Feeds a text in two pieces, cut at `cut`, each flush against the end of its memory, so that the sanitizer sees a read
+ * beyond it. */
+static es_parse feed(es_parser *parser, const char *bytes, size_t size, size_t cut, size_t *taken) {
+  es_parse result = ES_PARSE_MORE;
+  *taken = 0;
+  for (int piece = 0; piece < 2; piece++) {
+    size_t from = piece == 0 ? 0 : cut, len = piece == 0 ? cut : size - cut, n;
+    if (len == 0)
+      continue;
+    char *copy = malloc(len);
+    memcpy(copy, bytes + from, len);
+    result = es_parser_feed(parser, copy, len, &n);
+    free(copy);
+    *taken += n;
+    if (result == ES_PARSE_DONE || result == ES_PARSE_ERROR)
+      return result;
+  }
+  return result;
+}
+
+static void reads_in_any_cut(void) {
+  static const char text[] = "POST /a%20b/c?x=1&y=2 HTTP/1.1\r\nHost: h\r\nX-Two:  one \t\r\nX-TWO: two\r\n"
+                             "Content-Length: 5\r\n\r\nhello";
+  static const char next[] = "GET / HTTP/1.1\r\n";
+  char both[sizeof text + sizeof next];
+  snprintf(both, sizeof both, "%s%s", text, next);
+  for (size_t cut = 0; cut <= strlen(both); cut++) {
+    es_parser *parser = es_parser_new(1024, 1024);
+    size_t taken;
+    CHECK(feed(parser, both, strlen(both), cut, &taken) == ES_PARSE_DONE);
+    CHECK(taken == strlen(text)); /* what follows is the next request's */
+    es_request *r = es_parser_take(parser);
+    CHECK(same(r->method, "POST") && same(r->target, "/a%20b/c?x=1&y=2"));
+    CHECK(same(r->path, "/a%20b/c") && same(r->query, "x=1&y=2") && same(r->body, "hello"));
+    CHECK(r->header_count == 4 && same(es_request_header(r, "x-two")->value, "one"));
+    CHECK(same(r->headers[2].name, "x-two") && same(r->headers[2].value, "two"));
+    CHECK(es_request_header(r, "x") == NULL && r->minor == 1 && r->keep_alive && !r->head);
+    CHECK(!es_parser_begun(parser));
+    es_parser_free(parser);
+    es_request_unref(r); /* lives longer than its parser */
+  }
+}
+
+static int status_of(const char *text, size_t header_bytes, size_t body_bytes) {
+  int status = -1;
+  for (size_t cut = 0; cut <= strlen(text); cut++) {
+    es_parser *parser = es_parser_new(header_bytes, body_bytes);
+    size_t taken;
+    es_parse result = feed(parser, text, strlen(text), cut, &taken);
+    int now = result == ES_PARSE_ERROR ? es_parser_status(parser) : result == ES_PARSE_DONE ? 200 : 0;
+    CHECK(status == -1 || status == now); /* the cut makes no difference */
+    status = now;
+    CHECK(strlen(es_parser_reason(parser)) > 0);
+    es_parser_free(parser);
+  }
+  return status;
+}
+
+static void refuses(void) {
+  CHECK(status_of("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 512, 16) == 200);
+  CHECK(status_of("GET / HTTP/1.0\r\n\r\n", 512, 16) == 200);
+  CHECK(status_of("GET / HTTP/1.1\r\n\r\n", 512, 16) == 400);
+  CHECK(status_of("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 512, 16) == 400);
+  CHECK(status_of("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 512, 16) == 505);
+  CHECK(status_of("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 512, 16) == 505);
+  CHECK(status_of("POST / HTTP/1.0\r\n\r\n", 512, 16) == 411);
+  CHECK(status_of("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 17\r\n\r\n", 512, 16) == 413);
+  CHECK(
+      status_of("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n11\r\n12345678901234567\r\n0\r\n\r\n",
+                512, 16) == 413);
+  CHECK(status_of("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", 512,
+                  16) == 200);
+  CHECK(status_of("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", 512, 16) == 400);
+  CHECK(status_of("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 512,
+                  16) == 400);
+  CHECK(status_of("GET / HTTP/1.1\r\nHost : h\r\n\r\n", 512, 16) == 400);
+  CHECK(status_of("GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n", 512, 16) == 400);
+  CHECK(status_of("\x16\x03\x01\x02\x00\x01\x00\x01", 512, 16) == 400); /* TLS at a plain port */
+}
+
+/* However long a peer goes on, what is kept stays within the limits, and it is told. */
+static void bounds_what_is_unfinished(void) {
+  static const char *const starts[] = {"GET /", "GET / HTTP/1.1\r\nHost: h\r\nX: ", "GET / HTTP/1.1\r\nHost: h\r\nX"};
+  static const int statuses[] = {414, 431, 431};
+  for (size_t i = 0; i < 3; i++) {
+    es_parser *parser = es_parser_new(512, 16);
+    size_t taken, sent = 0;
+    es_parse result = es_parser_feed(parser, starts[i], strlen(starts[i]), &taken);
+    while (result == ES_PARSE_MORE && sent < 100000) {
+      result = es_parser_feed(parser, "aaaaaaaa", 8, &taken);
+      sent += 8;
+    }
+    CHECK(result == ES_PARSE_ERROR && sent <= 520 && es_parser_status(parser) == statuses[i]);
+    CHECK(es_parser_feed(parser, "a", 1, &taken) == ES_PARSE_ERROR); /* and stays so */
+    es_parser_free(parser);
+  }
+}
+
+static void splits_targets(void) {
+  static const struct {
+    const char *target, *path, *query;
+  } cases[] = {{"/", "/", NULL},        {"/a?", "/a", ""},        {"/a?b?c", "/a", "b?c"},
+               {"http://h", "/", NULL}, {"http://h?x", "/", "x"}, {"http://h:1/a/b?x", "/a/b", "x"},
+               {"*", "*", NULL}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char text[128];
+    size_t taken;
+    es_parser *parser = es_parser_new(512, 16);
+    snprintf(text, sizeof text, "OPTIONS %s HTTP/1.1\r\nHost: h\r\n\r\n", cases[i].target);
+    CHECK(es_parser_feed(parser, text, strlen(text), &taken) == ES_PARSE_DONE);
+    es_request *r = es_parser_take(parser);
+    CHECK(same(r->path, cases[i].path));
+    CHECK(cases[i].query == NULL ? r->query.ptr == NULL : same(r->query, cases[i].query));
+    es_request_unref(r);
+    es_parser_free(parser);
+  }
+}
+
+static void asks_to_continue(void) {
+  static const char text[] = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+  es_parser *parser = es_parser_new(512, 16);
+  size_t taken;
+  CHECK(es_parser_feed(parser, text, strlen(text), &taken) == ES_PARSE_CONTINUE);
+  CHECK(es_parser_feed(parser, "ab", 2, &taken) == ES_PARSE_DONE);
+  es_parser_free(parser); /* with the request still inside */
+}
+
+static void decodes(void) {
+  char out[32];
+  bool bad = false;
+  CHECK(es_percent_decode((es_slice){"a%41+%2", 7}, out, true, &bad) == 5 && bad && memcmp(out, "aA %2", 5) == 0);
+  bad = false;
+  CHECK(es_percent_decode((es_slice){"%e2%82%AC+", 10}, out, false, &bad) == 4 && !bad &&
+        memcmp(out, "\xe2\x82\xac+", 4) == 0);
+  es_slice rest = {"&a=1&&b&=c&d=e=f", 16}, name, value;
+  static const char *const wanted[][2] = {{"a", "1"}, {"b", ""}, {"", "c"}, {"d", "e=f"}};
+  for (int i = 0; i < 4; i++)
+    CHECK(es_next_pair(&rest, '&', false, &name, &value) && same(name, wanted[i][0]) && same(value, wanted[i][1]));
+  CHECK(!es_next_pair(&rest, '&', false, &name, &value));
+}
+
+int main(void) {
+  reads_in_any_cut();
+  refuses();
+  bounds_what_is_unfinished();
+  splits_targets();
+  asks_to_continue();
+  decodes();
+  printf("request: %d checks passed\n", checks);
+  return 0;
+}
