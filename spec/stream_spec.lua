@@ -1007,9 +1007,7 @@ describe("stream", function()
 
     it("that raises keeps no other function from its call, and harms no other stream", function()
       local log, list = logger()
-      local _, port
-      local app
-      app, port = serve(function(a)
+      local app, port = serve(function(a)
         a:stream("/fails", function(stream)
           stream:on_close(function() error "on_close went wrong" end)
           stream:on_close(log)

@@ -125,7 +125,6 @@ static void call_on_close(es_stream *s) {
   if (s->on_close_ref == LUA_NOREF)
     return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
-  es_unref(L, &s->on_close_ref);
   int list = lua_gettop(L);
   es_reason reason = s->exchange->reason;
   for (int i = 1;; i++) {
@@ -133,8 +132,9 @@ static void call_on_close(es_stream *s) {
     if (lua_isnil(L, -1))
       break;
     lua_pushstring(L, es_reason_name(reason == ES_END_DONE ? ES_END_SERVER : reason));
-    es_call(state, s->app, s, 1, 0);
+    es_call(state, s->app, s, 1, 0); /* which may add another to the list */
   }
+  es_unref(L, &s->on_close_ref);
   lua_settop(L, list - 1);
 }
 

@@ -199,8 +199,9 @@ end
 
 -- A whole life once, so that what stays for good is counted as such.
 do
-  local app = M.serve(function() end)
-  app:after(0, function() end)
+  local app, fired = M.serve(function() end), false
+  app:after(0.001, function() fired = true end)
+  M.wait(function() return fired end)
   M.finish()
 end
 
