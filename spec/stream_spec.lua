@@ -592,6 +592,7 @@ describe("stream", function()
       local seen
       local client = open(function(stream)
         stream.data = "mine"
+        stream:send "x"
         stream:on_close(function() seen = stream.data end)
       end)
       client:wait_end()
@@ -603,6 +604,7 @@ describe("stream", function()
       local weak = setmetatable({}, { __mode = "v" })
       local client = open(function(stream)
         held = stream
+        stream:send "x"
         stream.data = {}
         weak[1] = stream.data
       end)
@@ -874,6 +876,7 @@ describe("stream", function()
     it("calls several functions in their order", function()
       local log, list = logger()
       local client = open(function(stream)
+        stream:send "x"
         for i = 1, 4 do stream:on_close(function(reason) log(i, reason) end) end
       end)
       client:wait_end()
@@ -952,6 +955,7 @@ describe("stream", function()
     it("may register another function, which is called too", function()
       local log, list = logger()
       local client, _, port = open(function(stream)
+        stream:send "x"
         stream:on_close(function(reason)
           log("outer", reason)
           stream:on_close(function(again) log("inner", again) end)
@@ -995,6 +999,7 @@ describe("stream", function()
     it("may close its own stream", function()
       local log, list = logger()
       local client = open(function(stream)
+        stream:send "x"
         stream:on_close(function(reason)
           log(reason)
           stream:close()

@@ -84,7 +84,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
                   .date = es_loop_date(x->server->loop),
                   .extra = extra,
                   .content_length = -1,
-                  .keep_alive = x->chunked,
+                  .keep_alive = x->chunked && x->request->keep_alive,
                   .stream = true,
                   .chunked = x->chunked};
   if (es_head_write(&c->out, &head) != 0)
@@ -196,7 +196,7 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
   if (broken)
     es_connection_close(c, reason);
   else
-    es_connection_done(c, !x->streaming);
+    es_connection_done(c, !x->streaming && x->request->keep_alive);
 }
 
 void es_exchange_flush(es_exchange *x) {

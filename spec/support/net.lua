@@ -3,6 +3,7 @@
 local uv = require "luv"
 local core = require "eventstream.core"
 local eventstream = require "eventstream"
+local process = require "spec.support.process"
 
 local M = {}
 local apps, clients = {}, {}
@@ -202,6 +203,7 @@ do
   local app, fired = M.serve(function() end), false
   app:after(0.001, function() fired = true end)
   M.wait(function() return fired end)
+  process.wait(function() return true end) -- its watchdog is one, too
   M.finish()
 end
 

@@ -1,8 +1,7 @@
 --- For specs of streams, handlers and intervals: servers whose scripts must not fail unless a spec expects it, and
 -- scripts that run in a process of their own.
-local process = require "spec.support.process"
-process.wait(function() return true end) -- its watchdog stays, and so must be there before net counts what there is
 local net = require "spec.support.net"
+local process = require "spec.support.process"
 
 local M = {}
 local served = {}
