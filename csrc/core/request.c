@@ -129,6 +129,8 @@ static int on_value(llhttp_t *http, const char *at, size_t len) {
   es_parser *p = http->data;
   if (p->head_done)
     return 0;
+  if (p->in == IN_NOTHING)
+    return refuse(p, 400, "a header without a name");
   if (p->text_len + len > p->header_bytes)
     return refuse(p, 431, "the request's headers are too large");
   line *current = &p->lines[p->line_count - 1];
@@ -140,6 +142,12 @@ static int on_value(llhttp_t *http, const char *at, size_t len) {
   if (err == 0)
     current->value.len += len;
   return err;
+}
+
+static int on_value_end(llhttp_t *http) {
+  es_parser *p = http->data;
+  p->in = IN_NOTHING;
+  return 0;
 }
 
 static bool same_text(const char *text, size_t len, const char *lower) {
@@ -155,9 +163,21 @@ static bool same_text(const char *text, size_t len, const char *lower) {
   return true;
 }
 
+/* The characters of a host and port (RFC 3986, 3.2.2); that they make sense is the app's to say. */
+static bool is_host(const char *text, size_t len) {
+  for (size_t i = 0; i < len; i++) {
+    char c = text[i];
+    bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!alnum && (c == '\0' || strchr("-._~!$&'()*+,;=:[]%", c) == NULL))
+      return false;
+  }
+  return true;
+}
+
 static int on_head(llhttp_t *http) {
   es_parser *p = http->data;
-  int hosts = 0;
+  int hosts = 0, codings = 0;
+  bool chunked = true, bad_host = false, nameless = false;
   p->head_done = true;
   for (size_t i = 0; i < p->line_count; i++) {
     line *l = &p->lines[i];
@@ -168,15 +188,27 @@ static int on_head(llhttp_t *http) {
     }
     while (l->value.len > 0 && (value[l->value.len - 1] == ' ' || value[l->value.len - 1] == '\t'))
       l->value.len--; /* RFC 9110, 5.5: white space around a value is no part of it */
-    if (same_text(name, l->name.len, "host"))
+    nameless = nameless || l->name.len == 0;
+    if (same_text(name, l->name.len, "host")) {
       hosts++;
-    else if (same_text(name, l->name.len, "expect") && http->http_minor > 0)
+      bad_host = bad_host || !is_host(value, l->value.len);
+    } else if (same_text(name, l->name.len, "transfer-encoding")) {
+      codings++;
+      chunked = chunked && same_text(value, l->value.len, "chunked");
+    } else if (same_text(name, l->name.len, "expect") && http->http_minor > 0)
       p->wants_continue = same_text(value, l->value.len, "100-continue");
   }
   if (http->http_major != 1)
     return refuse(p, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
-  if (hosts > 1 || (hosts == 0 && http->http_minor > 0)) /* RFC 9112, 3.2 */
-    return refuse(p, 400, "an HTTP/1.1 request has one Host header");
+  if (nameless)
+    return refuse(p, 400, "a header without a name");
+  if (hosts > 1 || bad_host || (hosts == 0 && http->http_minor > 0)) /* RFC 9112, 3.2 */
+    return refuse(p, 400, "an HTTP/1.1 request has one Host header, which names a host");
+  /* Where two readers could see two ends of a body, a request can be smuggled (RFC 9112, 6.1 and 11.2). */
+  if (codings > 0 && (http->flags & F_CONTENT_LENGTH))
+    return refuse(p, 400, "a body has a length or a coding, not both");
+  if (codings > 1 || (codings == 1 && (!chunked || http->http_minor == 0)))
+    return refuse(p, 400, "the only transfer coding that is understood is chunked");
   bool sized = (http->flags & (F_CONTENT_LENGTH | F_TRANSFER_ENCODING | F_CHUNKED)) != 0;
   if (!sized && http->http_minor == 0 && (http->method == HTTP_POST || http->method == HTTP_PUT))
     return refuse(p, 411, "the length of the request's body is not told");
@@ -272,6 +304,7 @@ static const llhttp_settings_t settings = {
     .on_url = on_url,
     .on_header_field = on_name,
     .on_header_value = on_value,
+    .on_header_value_complete = on_value_end,
     .on_headers_complete = on_head,
     .on_body = on_body,
     .on_message_complete = on_done,
@@ -313,20 +346,15 @@ static es_parse fail(es_parser *p, int status, const char *reason) {
   return ES_PARSE_ERROR;
 }
 
-es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *taken) {
-  *taken = 0;
-  if (p->status != 0)
-    return ES_PARSE_ERROR;
-  if (!p->head_done)
-    p->fed += size;
-  bool had_head = p->head_done;
+/* Gives llhttp a piece; *taken grows by what it took. */
+static es_parse execute(es_parser *p, const char *bytes, size_t size, size_t *taken) {
   llhttp_errno_t err = llhttp_execute(&p->http, bytes, size);
-  *taken = size;
   switch (err) {
   case HPE_OK:
-    break;
+    *taken += size;
+    return ES_PARSE_MORE;
   case HPE_PAUSED:
-    *taken = (size_t)(llhttp_get_error_pos(&p->http) - bytes);
+    *taken += (size_t)(llhttp_get_error_pos(&p->http) - bytes);
     return ES_PARSE_DONE;
   case HPE_USER:
     return fail(p, 400, "bad request");
@@ -336,12 +364,27 @@ es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *ta
   default:
     return fail(p, 400, llhttp_get_error_reason(&p->http));
   }
-  if (!p->head_done && p->fed > p->header_bytes)
-    return p->line_count == 0 ? fail(p, 414, "the request's target is too long")
-                              : fail(p, 431, "the request's headers are too large");
-  if (p->head_done && !had_head && p->wants_continue)
+}
+
+es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *taken) {
+  es_parse result = ES_PARSE_MORE;
+  bool had_head = p->head_done;
+  *taken = 0;
+  if (p->status != 0)
+    return ES_PARSE_ERROR;
+  if (!had_head && size > 0) { /* up to the limit first: a head is then too large however it is cut */
+    size_t room = p->header_bytes - p->fed, piece = size < room ? size : room;
+    p->fed += piece;
+    result = execute(p, bytes, piece, taken);
+    if (result == ES_PARSE_MORE && !p->head_done && piece < size)
+      return p->line_count == 0 ? fail(p, 414, "the request's target is too long")
+                                : fail(p, 431, "the request's headers are too large");
+  }
+  if (result == ES_PARSE_MORE && *taken < size)
+    result = execute(p, bytes + *taken, size - *taken, taken);
+  if (result == ES_PARSE_MORE && p->head_done && !had_head && p->wants_continue)
     return ES_PARSE_CONTINUE;
-  return ES_PARSE_MORE;
+  return result;
 }
 
 bool es_parser_begun(const es_parser *p) {

@@ -7,16 +7,17 @@ local headers = require "eventstream.headers"
 ---@field last_event_id string? what the client says it had last: the header, else the query
 ---@field request eventstream.Request
 ---@field data any the script's own; dropped when the stream is over
----@field send fun(self: eventstream.Stream, event: eventstream.Event|string): true?, string? nil, "closed" or "backlog"
+---@field send fun(self: eventstream.Stream, event: eventstream.Event|string): true?, string? or nil and why
 ---@field comment fun(self: eventstream.Stream, text: string): true?, string? like send
----@field sleep fun(self: eventstream.Stream, seconds: number): true?, string? nil, "closed"; in its own handler only
----@field every fun(self: eventstream.Stream, seconds: number, fn: fun(stream: eventstream.Stream)): eventstream.Interval
----@field after fun(self: eventstream.Stream, seconds: number, fn: fun(stream: eventstream.Stream)): eventstream.Interval
+---@field sleep fun(self: eventstream.Stream, seconds: number): true?, string? in its own handler only
+---@field every fun(self: eventstream.Stream, seconds: number, fn: eventstream.Tick): eventstream.Interval
+---@field after fun(self: eventstream.Stream, seconds: number, fn: eventstream.Tick): eventstream.Interval
 ---@field on_close fun(self: eventstream.Stream, fn: fun(reason: eventstream.Reason)) in order; late ones at once
 ---@field hold fun(self: eventstream.Stream): true?, string? stays open until it is closed
 ---@field flush fun(self: eventstream.Stream): true?, string? hands what is queued to the kernel now
 ---@field close fun(self: eventstream.Stream) after what was sent before, which has 5 s
 
+---@alias eventstream.Tick fun(stream: eventstream.Stream)
 ---@alias eventstream.Reason "client"|"server"|"slow"|"timeout"|"expired"|"error"
 
 ---@type eventstream.Stream

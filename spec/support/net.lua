@@ -61,6 +61,7 @@ function M.connect(where, address)
     if not err then client:resume() end
   end
   if type(where) == "number" then
+    handle:nodelay(true) -- pieces go out as they are sent
     handle:connect(address or "127.0.0.1", where, on_connect)
   else
     handle:connect(where, on_connect)
