@@ -183,7 +183,7 @@ describe("request", function()
       local _, port = net.serve(function(app)
         app:get("/", function(request)
           local headers = request.headers
-          found = { headers["x-thing"], headers["X-Thing"], headers["X-THING"], headers.Host, headers.missing or "none" }
+          found = { headers["x-thing"], headers["X-Thing"], headers["X-THING"], headers.Host, headers.none or "none" }
         end)
       end)
       net.connect(port):get("/", { "X-tHiNg: v" }):take()

@@ -44,10 +44,14 @@ typedef struct es_app {
   es_interval *intervals;
 } es_app;
 
+/* What an event touches stands first. */
 struct es_stream {
-  es_app *app; /* NULL once its app is gone, which is only while Lua closes */
   es_exchange *exchange;
+  es_app *app;   /* NULL once its app is gone, which is only while Lua closes */
   es_task *task; /* the handler, until it returns */
+  uint32_t refs;
+  bool is_stream;        /* else an ordinary request */
+  bool held, used, over; /* hold() was called; something was sent; on_end is through */
   es_interval *intervals;
   es_stream *prev, *next; /* the app's */
   es_job late_job;        /* on_close that came late; whether anything still feeds it */
@@ -55,9 +59,6 @@ struct es_stream {
   int data_ref;           /* stream.data */
   int request_ref;        /* a request that a script has written to */
   int lines_ref;          /* header lines, until the head is sent */
-  uint32_t refs;
-  bool is_stream;        /* else an ordinary request */
-  bool held, used, over; /* hold() was called; something was sent; on_end is through */
 };
 
 /* --- state.c --- */

@@ -5,13 +5,13 @@
 #define CLASS "eventstream.interval"
 
 struct es_interval {
-  es_timer timer; /* first: the one is the other */
-  es_app *app;
+  es_timer timer;    /* first: the one is the other */
   es_stream *stream; /* NULL: the app's own */
-  es_interval **box; /* the userdata's pointer to us, while there is one */
-  es_interval *prev, *next;
   int function_ref;
   bool repeats;
+  es_app *app;
+  es_interval **box; /* the userdata's pointer to us, while there is one */
+  es_interval *prev, *next;
 };
 
 void es_interval_free(es_interval *i) {

@@ -14,7 +14,7 @@ static es_stream *check_request(lua_State *L, int index) {
 
 void es_push_request(lua_State *L, es_stream *s) {
   es_push_objects(L);
-  lua_rawgetp(L, -1, &s->exchange); /* an address of the stream's that is not the stream's own */
+  lua_rawgetp(L, -1, &s->request_ref); /* an address of its own: s is the stream's key */
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
     es_stream **box = es_new_userdata(L, sizeof *box);
@@ -26,7 +26,7 @@ void es_push_request(lua_State *L, es_stream *s) {
     lua_rawseti(L, -2, 1);
     es_set_user_table(L, -2);
     lua_pushvalue(L, -1);
-    lua_rawsetp(L, -3, &s->exchange);
+    lua_rawsetp(L, -3, &s->request_ref);
     *box = s;
     s->refs++;
   }

@@ -154,24 +154,34 @@ static int l_loop_due(lua_State *L) {
   return 1;
 }
 
-static int turn(lua_State *L, bool wait) {
+/* Runs a turn unless one runs already; pushes how often it called Lua. */
+static int turn(lua_State *L, void (*run)(es_loop *loop)) {
   es_state *state = es_state_of(L);
-  if (state->loop.turning) {
-    lua_pushinteger(L, 0);
-    return 1;
-  }
   uint64_t before = state->calls;
-  es_loop_turn(&state->loop, wait);
+  if (!state->loop.turning)
+    run(&state->loop);
   lua_pushinteger(L, (lua_Integer)(state->calls - before));
   return 1;
 }
 
+static void run_turn(es_loop *loop) {
+  es_loop_turn(loop, false);
+}
+
+static void run_waiting(es_loop *loop) {
+  es_loop_turn(loop, true);
+}
+
 static int l_loop_turn(lua_State *L) {
-  return turn(L, false);
+  return turn(L, run_turn);
 }
 
 static int l_loop_wait(lua_State *L) {
-  return turn(L, true);
+  return turn(L, run_waiting);
+}
+
+static int l_loop_tick(lua_State *L) {
+  return turn(L, es_loop_tick);
 }
 
 static int l_loop_alive(lua_State *L) {
@@ -271,9 +281,11 @@ int luaopen_eventstream_core(lua_State *L);
 __attribute__((visibility("default")))
 #endif
 int luaopen_eventstream_core(lua_State *L) {
-  static const luaL_Reg loop[] = {{"fd", l_loop_fd},           {"timeout", l_loop_timeout}, {"due", l_loop_due},
-                                  {"turn", l_loop_turn},       {"wait", l_loop_wait},       {"alive", l_loop_alive},
-                                  {"turning", l_loop_turning}, {"signals", l_loop_signals}, {NULL, NULL}};
+  static const luaL_Reg loop[] = {{"fd", l_loop_fd},           {"timeout", l_loop_timeout},
+                                  {"due", l_loop_due},         {"turn", l_loop_turn},
+                                  {"tick", l_loop_tick},       {"wait", l_loop_wait},
+                                  {"alive", l_loop_alive},     {"turning", l_loop_turning},
+                                  {"signals", l_loop_signals}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key);
   if (!lua_isnil(L, -1))

@@ -21,26 +21,28 @@ typedef enum es_connection_state {
   ES_CLOSED
 } es_connection_state;
 
+/* What an event touches stands first, so that thousands of streams touch few lines of memory each. */
 typedef struct es_connection {
   /* read-only */
   struct es_server *server;
-  struct es_connection *prev, *next; /* the server's */
-  struct es_connection *next_dirty;  /* the loop's */
-  es_exchange *exchange;             /* under way, or NULL */
-  es_queue out;                      /* appended to by exchange.c, which then calls es_connection_dirty */
-  es_peer peer;
+  es_exchange *exchange;            /* under way, or NULL */
+  es_queue out;                     /* appended to by exchange.c, which then calls es_connection_dirty */
+  struct es_connection *next_dirty; /* the loop's */
   /* private */
+  uint64_t since; /* when the state began, or bytes last moved: milliseconds */
   int fd;
   uint8_t state;
   bool dirty, writing, gone, last, shed;
+  es_deadline deadline;
   es_parser *parser;
   char *held; /* bytes behind a request that is being answered */
   size_t held_len;
   es_job held_job;
-  es_deadline deadline;
-  uint64_t since; /* when the state began, or bytes last moved: milliseconds */
-  uint64_t born;  /* when the stream began */
+  uint64_t born; /* when the stream began */
   uv_poll_t poll;
+  /* read-only */
+  es_peer peer;
+  struct es_connection *prev, *next; /* the server's */
 } es_connection;
 
 /* Takes over the descriptor, also when memory is out. shed: it is one too many, and is only told to come back. */

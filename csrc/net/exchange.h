@@ -30,19 +30,20 @@ typedef struct es_peer {
 } es_peer;
 
 typedef struct es_exchange {
-  /* read-only */
+  /* read-only; what an event touches stands first */
   struct es_server *server;         /* NULL after on_end */
   struct es_connection *connection; /* NULL once over */
-  es_request *request;
-  es_peer peer;
-  es_reason reason; /* ES_OPEN while it runs */
-  bool head_sent;   /* the answer has begun */
-  bool streaming;   /* it is a stream */
-  void *user;       /* the layer above */
+  void *user;                       /* the layer above */
+  es_reason reason;                 /* ES_OPEN while it runs */
+  bool head_sent;                   /* the answer has begun */
+  bool streaming;                   /* it is a stream */
   /* private */
   bool chunked, wants_room;
   uint32_t refs;
   es_job end_job, room_job;
+  /* read-only */
+  es_request *request;
+  es_peer peer;
 } es_exchange;
 
 /* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */

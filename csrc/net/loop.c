@@ -125,13 +125,8 @@ int es_loop_timeout(es_loop *loop) {
   return uv_backend_timeout(&loop->uv);
 }
 
-void es_loop_turn(es_loop *loop, bool wait) {
-  if (loop->turning)
-    return;
-  loop->turning = true;
-  loop->woken = false;
-  bool work = loop->first_job != NULL || loop->dirty != NULL;
-  uv_run(&loop->uv, wait && !work ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+/* What follows the callbacks of a turn. */
+static void end_turn(es_loop *loop) {
   es_loop_settle(loop);
   while (loop->dirty != NULL) {
     es_connection *c = loop->dirty;
@@ -142,6 +137,26 @@ void es_loop_turn(es_loop *loop, bool wait) {
   loop->turning = false;
   if (loop->first_job != NULL || loop->dirty != NULL)
     es_loop_wake(loop);
+}
+
+void es_loop_turn(es_loop *loop, bool wait) {
+  if (loop->turning)
+    return;
+  loop->turning = true;
+  loop->woken = false;
+  bool work = loop->first_job != NULL || loop->dirty != NULL;
+  uv_run(&loop->uv, wait && !work ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  end_turn(loop);
+}
+
+void es_loop_tick(es_loop *loop) {
+  if (loop->turning)
+    return;
+  loop->turning = true;
+  uv_update_time(&loop->uv);
+  if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv))
+    on_clock(&loop->clock);
+  end_turn(loop);
 }
 
 void es_loop_wake(es_loop *loop) {

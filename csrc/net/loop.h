@@ -64,6 +64,9 @@ int es_loop_timeout(es_loop *loop);
 /* One turn: runs what is due and returns; waits for something to become due if wait. Inside a turn it does nothing. */
 void es_loop_turn(es_loop *loop, bool wait);
 
+/* A turn for when the descriptor is not readable, only the time has come: it saves asking the kernel. */
+void es_loop_tick(es_loop *loop);
+
 /* Whether anything is left that may make work: a listener, a connection, a timer. */
 bool es_loop_alive(const es_loop *loop);
 

@@ -8,12 +8,11 @@
 #include "net/loop.h"
 
 typedef struct es_timer {
-  /* the owner's */
-  void (*on_tick)(struct es_timer *timer);
   /* private */
   es_deadline deadline;
+  double due, period; /* milliseconds; the period of one that does not repeat is 0 */
   es_loop *loop;
-  double due, period; /* milliseconds */
+  void (*on_tick)(struct es_timer *timer);
   bool running;
 } es_timer;
 

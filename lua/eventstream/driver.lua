@@ -25,7 +25,7 @@ local function before_wait()
     holds = alive
     if alive then uv.ref(poll) else uv.unref(poll) end
   end
-  if due >= 0 then uv.timer_start(timer, due, 0, turn) else uv.timer_stop(timer) end
+  if due >= 0 then uv.timer_start(timer, due, 0, due > 0 and loop.tick or turn) else uv.timer_stop(timer) end
 end
 
 --- Joins the core's loop to luv's; without luv, does nothing. Called whenever there may be something new to do, because

@@ -90,10 +90,12 @@ end
 
 --- Waits until what came matches a Lua pattern (or contains a text, if plain); returns the captures.
 function Client:wait(pattern, plain)
-  M.wait(function() return self.received:find(pattern, 1, plain) end, function()
+  local function story()
     return ("%q; so far: %q (ended: %s, failure: %s)"):format(pattern, self.received:sub(-2000), tostring(self.ended),
       tostring(self.failure))
-  end)
+  end
+  M.wait(function() return self.received:find(pattern, 1, plain) or self.ended end, story)
+  if not self.received:find(pattern, 1, plain) then error("the server closed before " .. story(), 2) end
   return select(3, self.received:find(pattern, 1, plain))
 end
 

@@ -70,18 +70,18 @@ end
 function M.read(bytes, raw)
   if bytes:sub(1, 3) == "\239\187\191" then bytes = bytes:sub(4) end
   local messages, rest = {}, { last_event_id = "", comments = {} }
-  local data, kind, id = "", "", ""
+  local data, kind, id = {}, "", "" -- data: its lines
   local function dispatch()
     rest.last_event_id = id
-    if data ~= "" then
+    if #data > 0 then
       messages[#messages + 1] =
-        { type = kind == "" and "message" or kind, data = data:sub(1, -2), last_event_id = id }
+        { type = kind == "" and "message" or kind, data = table.concat(data, "\n"), last_event_id = id }
     end
-    data, kind = "", ""
+    data, kind = {}, ""
   end
   local fields = {
     event = function(value) kind = value end,
-    data = function(value) data = data .. value .. "\n" end,
+    data = function(value) data[#data + 1] = value end,
     id = function(value)
       if not value:find("\0", 1, true) then id = value end
     end,

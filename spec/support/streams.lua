@@ -51,8 +51,8 @@ function M.server(text, luv)
 end
 
 function M.finish()
-  net.finish()
   process.kill_all()
+  net.finish()
   local apps, failures = served, {}
   served = {}
   for _, app in ipairs(apps) do
