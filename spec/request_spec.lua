@@ -224,7 +224,7 @@ describe("request", function()
 
     local function chunked(...)
       local parts = { "Transfer-Encoding: chunked\r\n\r\n" }
-      for _, chunk in ipairs { ... } do parts[#parts + 1] = ("%x\r\n%s\r\n"):format(#chunk, chunk) end
+      for _, chunk in ipairs { ... } do parts[#parts + 1] = ("%x\r\n"):format(#chunk) .. chunk .. "\r\n" end
       return table.concat(parts) .. "0\r\n\r\n"
     end
 

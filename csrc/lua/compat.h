@@ -22,16 +22,28 @@ static inline int es_resume(lua_State *co, lua_State *from, int arguments, int *
 #endif
 }
 
-/* Closes a coroutine's pending <close> variables, where there are such. */
-static inline void es_close_thread(lua_State *co, lua_State *from) {
+/* Closes a coroutine's pending <close> variables, where there are such: LUA_OK, or an error whose object is on co's top,
+ * which is the one that ended co unless a __close raised another. */
+static inline int es_close_thread(lua_State *co, lua_State *from) {
 #if LUA_VERSION_NUM >= 504 && LUA_VERSION_RELEASE_NUM >= 50406
-  lua_closethread(co, from);
+  return lua_closethread(co, from);
 #elif LUA_VERSION_NUM >= 504
   (void)from;
-  lua_resetthread(co);
+  return lua_resetthread(co);
 #else
   (void)co;
   (void)from;
+  return 0;
+#endif
+}
+
+/* Whether lua_yield can be called; true where Lua cannot tell (it raises then). */
+static inline int es_is_yieldable(lua_State *L) {
+#if LUA_VERSION_NUM >= 503
+  return lua_isyieldable(L);
+#else
+  (void)L;
+  return 1;
 #endif
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WAITS_NOT, WAITS_SLEEP, WAITS_AWAIT, WAITS_SEND };
+enum { WAITS_NOT, WAITS_SLEEP, WAITS_AWAIT, WAITS_SEND, WAITS_NO_MORE };
 
 /* Joins an await with the resume function that was given out. Lua's; the task clears its pointer when it stops waiting,
  * so that a late or second resume finds nobody. */
@@ -93,22 +93,24 @@ static void resume(es_task *task, int arguments) {
   state->calls++;
   int status = es_resume(co, state->L, arguments, &results);
   state->running = NULL;
-  if (status == LUA_YIELD && task->waits != WAITS_NOT) {
+  bool dead =
+      status == LUA_YIELD ? task->waits == WAITS_NO_MORE : status != LUA_OK && lua_touserdata(co, -1) == &dead_key;
+  if (status == LUA_YIELD && !dead && task->waits != WAITS_NOT) {
     lua_settop(co, 0); /* what a wait yields is nothing */
     return;
   }
-  if (status == LUA_YIELD) {
+  if (status == LUA_YIELD && !dead) {
     lua_settop(co, 0);
     lua_pushliteral(co, "the handler yielded, but nobody would resume it: wait with eventstream.await");
     status = LUA_ERRRUN;
   }
-  bool dead = status != LUA_OK && lua_touserdata(co, -1) == &dead_key;
   bool failed = status != LUA_OK && !dead;
   if (failed)
     report(task);
   else if (status == LUA_OK && !stream->is_stream)
     answer(task, results);
-  es_close_thread(co, state->L);
+  if (es_close_thread(co, state->L) != LUA_OK && dead && lua_touserdata(co, -1) != &dead_key)
+    report(task); /* a <close> variable of a dead handler failed */
   stream->refs++;
   free_task(task);
   if (failed)
@@ -156,6 +158,10 @@ bool es_task_is(const es_task *task, const lua_State *L) {
 }
 
 int es_task_dead(es_task *task, lua_State *L) {
+  if (task->told && es_is_yieldable(L)) { /* it is never resumed: no pcall of the script's can catch that */
+    task->waits = WAITS_NO_MORE;
+    return lua_yield(L, 0);
+  }
   if (task->told) {
     lua_pushlightuserdata(L, (void *)(uintptr_t)&dead_key);
     return lua_error(L);
@@ -166,7 +172,14 @@ int es_task_dead(es_task *task, lua_State *L) {
   return 2;
 }
 
+/* Before a wait begins: raises where it could not yield, so that no wait is left behind. */
+static void check_yieldable(lua_State *L, const char *who) {
+  if (!es_is_yieldable(L))
+    luaL_error(L, "%s: the handler cannot wait inside a function that C calls (a sort's, a gsub's)", who);
+}
+
 int es_task_sleep(es_task *task, lua_State *L, double seconds) {
+  check_yieldable(L, "sleep");
   if (es_timer_start(&task->timer, seconds, false) != 0)
     return luaL_error(L, "sleep: out of memory");
   task->waits = WAITS_SLEEP;
@@ -174,6 +187,7 @@ int es_task_sleep(es_task *task, lua_State *L, double seconds) {
 }
 
 int es_task_send(es_task *task, lua_State *L, const es_event *event) {
+  check_yieldable(L, "send");
   task->frame_len = es_frame_size(event);
   task->frame = malloc(task->frame_len);
   if (task->frame == NULL)
@@ -260,6 +274,7 @@ int l_await(lua_State *L) {
     return luaL_error(L, "await: only a handler can wait (this is no handler's own coroutine)");
   if (task->stream->exchange->reason != ES_OPEN)
     return es_task_dead(task, L);
+  check_yieldable(L, "await");
   lua_settop(L, 1);
   token *t = lua_newuserdata(L, sizeof *t);
   *t = (token){.task = task, .calling = true, .ref = LUA_NOREF};

@@ -35,8 +35,8 @@ static void set_due(es_connection *c, double seconds) {
 static void watch(es_connection *c) {
   int events = c->writing ? UV_WRITABLE : 0;
   if (!c->gone) {
-    if (c->state == ES_READING)
-      events |= c->held != NULL ? 0 : UV_READABLE;
+    if (c->state == ES_READING) /* the next request waits until the answer before it is with the kernel */
+      events |= c->held != NULL || c->writing ? 0 : UV_READABLE;
     else if (c->state == ES_ANSWERING && !c->exchange->streaming)
       events |= UV_DISCONNECT; /* the next request stays with the kernel until this one is answered */
     else
@@ -50,6 +50,7 @@ static void watch(es_connection *c) {
 
 static void enter(es_connection *c, es_connection_state state) {
   c->state = (uint8_t)state;
+  c->gone = false; /* what the state reads for will tell again */
   c->since = es_loop_now(c->server->loop);
 }
 
@@ -350,6 +351,12 @@ static void run_held(es_job *job) {
   free(held);
 }
 
+static void close_when_sent(es_connection *c) {
+  enter(c, ES_CLOSING);
+  watch(c);
+  set_due(c, DELIVER_SECONDS);
+}
+
 static void on_readable(es_connection *c) {
   char *buffer = c->server->loop->read_buffer;
   ssize_t n = recv(c->fd, buffer, ES_READ_BYTES, 0);
@@ -363,7 +370,10 @@ static void on_readable(es_connection *c) {
       take(c, buffer, (size_t)n);
     return; /* else: bytes after a stream's request, or after the last one, are read and dropped */
   }
-  if (c->state == ES_CLOSING) { /* it may still read: a half-closed client gets what was promised */
+  /* it sends no more, but may still read what it was promised */
+  if (c->state == ES_READING && es_queue_bytes(&c->out) > 0)
+    close_when_sent(c);
+  if (c->state == ES_CLOSING) {
     c->gone = true;
     watch(c);
     return;
@@ -395,7 +405,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 void es_connection_streams(es_connection *c) {
   free(c->held); /* bytes after a stream's request are no request */
   c->held = NULL;
-  c->last = true;
+  c->last = c->streamed = true;
   if (c->gone)
     es_connection_close(c, ES_END_CLIENT);
   else
@@ -447,10 +457,14 @@ static void on_stream_due(es_connection *c) {
 
 static void on_due(es_deadline *deadline) {
   es_connection *c = (es_connection *)((char *)deadline - offsetof(es_connection, deadline));
+  uint64_t quiet = uv_now(&c->server->loop->uv) - c->since;
+  unsigned patience = c->state == ES_READING ? KEEP_ALIVE_SECONDS : DELIVER_SECONDS;
   if (c->state == ES_ANSWERING && c->exchange->streaming)
     on_stream_due(c);
   else if (c->state == ES_READING && c->parser != NULL && es_parser_begun(c->parser))
     refuse(c, 408, "the request took too long");
+  else if (!c->streamed && es_queue_bytes(&c->out) > 0 && quiet < patience * 1000)
+    set_due(c, patience); /* an ordinary answer has its time as long as the client takes some of it */
   else
     es_connection_close(c, c->state == ES_CLOSING ? ES_END_SLOW : ES_END_SERVER);
 }
@@ -459,15 +473,13 @@ void es_connection_done(es_connection *c, bool keep) {
   if (c->state == ES_CLOSED)
     return;
   es_connection_dirty(c);
-  if (keep && !c->last && !c->gone) {
+  if (keep && !c->last) {
     enter(c, ES_READING);
     watch(c);
     set_due(c, KEEP_ALIVE_SECONDS);
-    return;
+  } else {
+    close_when_sent(c);
   }
-  enter(c, ES_CLOSING);
-  watch(c);
-  set_due(c, DELIVER_SECONDS);
 }
 
 void es_connection_retire(es_connection *c) {

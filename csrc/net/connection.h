@@ -32,7 +32,7 @@ typedef struct es_connection {
   uint64_t since; /* when the state began, or bytes last moved: milliseconds */
   int fd;
   uint8_t state;
-  bool dirty, writing, gone, last, shed;
+  bool dirty, writing, gone, last, shed, streamed;
   es_deadline deadline;
   es_parser *parser;
   char *held; /* bytes behind a request that is being answered */

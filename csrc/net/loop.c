@@ -93,7 +93,8 @@ int es_loop_init(es_loop *loop) {
 }
 
 void es_loop_free(es_loop *loop) {
-  loop->turning = true; /* nothing wakes a loop that ends */
+  loop->turning = true;   /* nothing wakes a loop that ends */
+  loop->settling = false; /* it may end inside a job: a script that exits in a callback */
   while (loop->servers != NULL)
     es_server_free(loop->servers);
   while (loop->first_job != NULL)

@@ -47,6 +47,7 @@ function M.attach()
 end
 
 function M.alive()
+  if poll then before_wait() end -- else our own handle would look like something to do
   return loop.alive() or (has_luv and uv.loop_alive()) or false
 end
 
@@ -79,7 +80,6 @@ function M.run(on_signal)
   watch_signals(on_signal)
   M.attach()
   if has_luv then
-    if not loop.alive() then before_wait() end
     uv.run()
   else
     while not stopped and loop.alive() do loop.wait() end
