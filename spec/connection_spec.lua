@@ -250,6 +250,17 @@ describe("a plain answer", function()
       assert.is_true(select(3, client:take()) == big)
     end)
 
+    it("still comes to the request that it sent last, while the one before waited", function()
+      local client = net.connect(port):get("/wait")
+      waiting()
+      client:get("/2")
+      client:shutdown()
+      barrier()
+      go()
+      for _, path in ipairs { "/wait", "/2" } do assert.equal(path, (select(3, client:take()))) end
+      client:wait_end()
+    end)
+
     it("still comes to every pipelined request", function()
       local client = net.connect(port):send(text("/1") .. text("/2") .. text("/3"))
       client:shutdown()

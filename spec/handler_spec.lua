@@ -8,7 +8,13 @@ local eventstream = require "eventstream"
 local open, serve = streams.open, streams.serve
 
 local LAST_CHUNK = "\r\n0\r\n\r\n$"
-local has_close = load "local x <close> = nil" ~= nil
+local compile = loadstring or load -- luacheck: ignore
+local has_close = compile "local x <close> = nil" ~= nil
+
+-- Whether this Lua can wait inside a pcall: all but 5.1.
+local waits_in_pcall = coroutine.resume(coroutine.create(function()
+  if not pcall(coroutine.yield) then error() end
+end))
 
 local function never() end
 
@@ -280,7 +286,7 @@ describe("handler", function()
     if has_close then
       it("closes its <close> variables", function()
         local closed = 0
-        local body = load [[
+        local body = compile [[
           local stream, on_close = ...
           local outer <close> = setmetatable({}, { __close = on_close })
           while true do
@@ -297,7 +303,7 @@ describe("handler", function()
       end)
 
       it("that fails in a __close is reported", function()
-        local body = load [[
+        local body = compile [[
           local stream = ...
           local variable <close> = setmetatable({}, { __close = function() error "__close went wrong" end })
           stream:send "x"
@@ -310,50 +316,52 @@ describe("handler", function()
       end)
     end
 
-    it("is not kept alive by a pcall around its waits", function()
-      -- in a process of its own: where this goes wrong, the loop never comes back
-      local child, port = streams.server [[
-        local eventstream = require "eventstream"
-        local app = eventstream.new()
-        app:stream("/", function(stream)
-          while true do
-            pcall(function()
-              stream:send "x"
-              stream:sleep(0.01)
-            end)
-          end
-        end)
-        print("port " .. app:listen { port = 0 }.port)
-        eventstream.run()
-      ]]
-      local client = net.connect(port):get "/"
-      client:wait "\ndata: x\n"
-      client:close()
-      local other = net.connect(port):get "/none"
-      other:wait "^HTTP/1.1 404 "
-      child:kill "sigterm"
-      assert.equal(0, (child:wait_exit(10)))
-      assert.equal("", child.stderr)
-    end)
+    if waits_in_pcall then
+      it("is not kept alive by a pcall around its waits", function()
+        -- in a process of its own: where this goes wrong, the loop never comes back
+        local child, port = streams.server [[
+          local eventstream = require "eventstream"
+          local app = eventstream.new()
+          app:stream("/", function(stream)
+            while true do
+              pcall(function()
+                stream:send "x"
+                stream:sleep(0.01)
+              end)
+            end
+          end)
+          print("port " .. app:listen { port = 0 }.port)
+          eventstream.run()
+        ]]
+        local client = net.connect(port):get "/"
+        client:wait "\ndata: x\n"
+        client:close()
+        local other = net.connect(port):get "/none"
+        other:wait "^HTTP/1.1 404 "
+        child:kill "sigterm"
+        assert.equal(0, (child:wait_exit(10)))
+        assert.equal("", child.stderr)
+      end)
 
-    it("is not kept alive by a pcall around a send alone", function()
-      local child, port = streams.server [[
-        local eventstream = require "eventstream"
-        local app = eventstream.new()
-        app:stream("/", function(stream)
-          while true do pcall(stream.send, stream, "x") end
-        end)
-        print("port " .. app:listen { port = 0 }.port)
-        eventstream.run()
-      ]]
-      local client = net.connect(port):get "/"
-      client:wait "\ndata: x\n"
-      client:close()
-      net.connect(port):get("/none"):wait "^HTTP/1.1 404 "
-      child:kill "sigterm"
-      assert.equal(0, (child:wait_exit(10)))
-      assert.equal("", child.stderr)
-    end)
+      it("is not kept alive by a pcall around a send alone", function()
+        local child, port = streams.server [[
+          local eventstream = require "eventstream"
+          local app = eventstream.new()
+          app:stream("/", function(stream)
+            while true do pcall(stream.send, stream, "x") end
+          end)
+          print("port " .. app:listen { port = 0 }.port)
+          eventstream.run()
+        ]]
+        local client = net.connect(port):get "/"
+        client:wait "\ndata: x\n"
+        client:close()
+        net.connect(port):get("/none"):wait "^HTTP/1.1 404 "
+        child:kill "sigterm"
+        assert.equal(0, (child:wait_exit(10)))
+        assert.equal("", child.stderr)
+      end)
+    end
   end)
 
   describe("eventstream.await", function()
@@ -746,15 +754,17 @@ describe("handler", function()
       client:wait "\ndata: from within\n"
     end)
 
-    it("may wait inside pcall", function()
-      local results
-      local client = open(function(stream)
-        results = { pcall(stream.sleep, stream, 0) }
-        stream:close()
+    if waits_in_pcall then
+      it("may wait inside pcall", function()
+        local results
+        local client = open(function(stream)
+          results = { pcall(stream.sleep, stream, 0) }
+          stream:close()
+        end)
+        client:wait_end()
+        assert.same({ true, true }, results)
       end)
-      client:wait_end()
-      assert.same({ true, true }, results)
-    end)
+    end
   end)
 
   describe("that raises", function()

@@ -592,6 +592,26 @@ describe("a request that is refused", function()
     end)
   end)
 
+  -- What is dropped as it comes holds no memory, but an unfinished request must end some time (Node: CVE-2024-22019).
+  describe("because it does not end:", function()
+    for name, bytes in pairs {
+      ["line ends before the request"] = ("\r\n"):rep(500000),
+      ["a chunk's extension"] = CHUNKED .. "1;" .. ("x"):rep(1000000),
+      ["the extensions of many chunks"] = CHUNKED .. ("1;" .. ("x"):rep(200) .. "\r\na\r\n"):rep(5000),
+      ["trailers"] = CHUNKED .. "0\r\n" .. ("A: b\r\n"):rep(200000),
+      ["a trailer"] = CHUNKED .. "0\r\nA: " .. ("x"):rep(1000000),
+    } do
+      it(name, function()
+        local client = net.connect(listen { header_seconds = 1 })
+        client:send(bytes)
+        local status = client:wait "^HTTP/1%.1 (%d+)"
+        assert.matches("^4%d%d$", status)
+        assert.is_not.equal("408", status) -- by what came, and not by time
+        client:wait_end()
+      end)
+    end
+  end)
+
   describe("by limits.body_bytes", function()
     local limits = { body_bytes = 10 }
 

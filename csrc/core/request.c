@@ -6,6 +6,7 @@
 
 #define HEADERS_MAX 256 /* header lines; with header_bytes this bounds what a head can hold */
 #define BODY_FIRST 4096 /* bytes first allocated for a body whose length is not told */
+#define CHUNK_EXTRA 16  /* bytes that may surround each byte of a chunked body, beside header_bytes */
 #define TEXT_FIRST 512  /* bytes first allocated for a head: what curl or a small client sends */
 
 typedef struct span {
@@ -23,7 +24,8 @@ struct es_parser {
   size_t header_bytes, body_bytes; /* limits */
   char *text;                      /* target, header names and values, side by side */
   size_t text_len, text_size;
-  size_t fed; /* bytes of this request's head that were fed */
+  size_t fed;   /* bytes of this request's head that were fed */
+  size_t extra; /* bytes that came with its body and are no body: chunk sizes and extensions, trailers */
   span target;
   line *lines;
   size_t line_count, line_size;
@@ -200,6 +202,8 @@ static int on_head(llhttp_t *http) {
   }
   if (http->http_major != 1)
     return refuse(p, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+  if (http->method == HTTP_CONNECT) /* what follows it would be no HTTP */
+    return refuse(p, 501, "CONNECT is not implemented");
   if (nameless)
     return refuse(p, 400, "a header without a name");
   if (hosts > 1 || bad_host || (hosts == 0 && http->http_minor > 0)) /* RFC 9112, 3.2 */
@@ -315,7 +319,7 @@ static void reset(es_parser *p) {
   /* llhttp takes its settings without const, and does not write to them */
   llhttp_init(&p->http, HTTP_REQUEST, (llhttp_settings_t *)(uintptr_t)&settings);
   p->http.data = p;
-  p->text_len = p->fed = p->line_count = p->body_len = p->body_size = 0;
+  p->text_len = p->fed = p->extra = p->line_count = p->body_len = p->body_size = 0;
   p->target = (span){0, 0};
   p->in = IN_NOTHING;
   p->begun = p->head_done = p->wants_continue = false;
@@ -380,8 +384,14 @@ es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *ta
       return p->line_count == 0 ? fail(p, 414, "the request's target is too long")
                                 : fail(p, 431, "the request's headers are too large");
   }
-  if (result == ES_PARSE_MORE && *taken < size)
-    result = execute(p, bytes + *taken, size - *taken, taken);
+  if (result == ES_PARSE_MORE && *taken < size) {
+    size_t before = *taken, body = p->body_len;
+    result = execute(p, bytes + before, size - before, taken);
+    size_t rest = *taken - before, grown = p->body_len - body;
+    p->extra += rest > grown ? rest - grown : 0;
+    if (result == ES_PARSE_MORE && p->extra > p->header_bytes + CHUNK_EXTRA * p->body_len)
+      return fail(p, 413, "what surrounds the request's body is too large");
+  }
   if (result == ES_PARSE_MORE && p->head_done && !had_head && p->wants_continue)
     return ES_PARSE_CONTINUE;
   return result;

@@ -62,7 +62,7 @@ bool es_parser_begun(const es_parser *parser);
 /* After ES_PARSE_DONE: the request, which is then the caller's; the parser is ready for the next. */
 es_request *es_parser_take(es_parser *parser);
 
-/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 431, 500, 505) and a short text for the answer's body. */
+/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 431, 500, 501, 505) and a short text for the answer's body. */
 int es_parser_status(const es_parser *parser);
 const char *es_parser_reason(const es_parser *parser);
 

@@ -9,13 +9,34 @@
 #define LISTENER "eventstream.listener"
 
 static es_app *check_app(lua_State *L) {
-  return luaL_checkudata(L, 1, APP);
+  es_app *app = *(es_app **)luaL_checkudata(L, 1, APP);
+  if (app == NULL)
+    luaL_error(L, "the app is gone: Lua is closing");
+  return app;
+}
+
+static bool is_busy(const es_app *app) {
+  const es_server *server = app->server;
+  return server != NULL &&
+         (server->listeners != NULL || server->connections != NULL || app->intervals != NULL || server->closing);
+}
+
+void es_app_rest(es_app *app) {
+  if (app->server != NULL && !is_busy(app) && app->streams == NULL)
+    es_unref(app->state->L, &app->self_ref);
+}
+
+void es_app_unref(es_app *app) {
+  if (app != NULL && --app->refs == 0)
+    free(app);
 }
 
 static es_app *check_open(lua_State *L, const char *who) {
   es_app *app = check_app(L);
-  if (app->server == NULL || app->server->closing)
-    luaL_error(L, "%s: the app is closed", who);
+  if (app->server == NULL || app->server->closing) {
+    lua_pushfstring(L, "%s: the app is closed", who); /* the Lua side adds the script's line */
+    lua_error(L);
+  }
   return app;
 }
 
@@ -108,7 +129,10 @@ static const es_handlers handlers = {
 /* --- Listeners --- */
 
 static es_listener *check_listener(lua_State *L) {
-  return *(es_listener **)luaL_checkudata(L, 1, LISTENER);
+  es_listener *l = *(es_listener **)luaL_checkudata(L, 1, LISTENER);
+  if (l == NULL)
+    luaL_error(L, "the listener is gone: Lua is closing");
+  return l;
 }
 
 static int l_listener_index(lua_State *L) {
@@ -159,6 +183,7 @@ static int l_listen(lua_State *L) {
     *box = es_listen_fd(app->server, (int)luaL_checkinteger(L, 3), &err);
   if (*box != NULL)
     return 1;
+  es_app_rest(app);
   lua_pushnil(L);
   lua_pushstring(L, uv_err_name(err));
   lua_pushstring(L, uv_strerror(err));
@@ -216,19 +241,22 @@ static int l_stats(lua_State *L) {
 
 static int l_busy(lua_State *L) {
   es_app *app = check_app(L);
-  lua_pushboolean(L, app->server != NULL && (app->server->listeners != NULL || app->server->connections != NULL ||
-                                             app->intervals != NULL || app->server->closing));
+  lua_pushboolean(L, is_busy(app));
   return 1;
 }
 
 static int l_gc(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app **box = luaL_checkudata(L, 1, APP), *app = *box;
+  *box = NULL;
+  if (app == NULL)
+    return 0;
   while (app->streams != NULL)
     es_stream_drop(app->streams);
   while (app->intervals != NULL)
     es_interval_free(app->intervals);
   es_server_free(app->server);
   app->server = NULL;
+  es_app_unref(app);
   return 0;
 }
 
@@ -244,14 +272,19 @@ static int l_app(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 2, LUA_TTABLE);
   es_state *state = es_state_of(L);
-  es_app *app = es_new_userdata(L, sizeof *app);
-  *app = (es_app){.state = state, .self_ref = LUA_NOREF};
+  es_app **box = es_new_userdata(L, sizeof *box);
+  *box = NULL;
   luaL_getmetatable(L, APP);
   lua_setmetatable(L, -2);
   lua_pushvalue(L, 1);
   es_set_user_table(L, -2);
-  app->server = es_server_new(&state->loop);
-  if (app->server == NULL)
+  es_app *app = calloc(1, sizeof *app);
+  *box = app;
+  if (app != NULL) {
+    *app = (es_app){.refs = 1, .state = state, .self_ref = LUA_NOREF};
+    app->server = es_server_new(&state->loop);
+  }
+  if (app == NULL || app->server == NULL)
     return luaL_error(L, "new: out of memory");
   es_server *server = app->server;
   server->user = app;

@@ -37,6 +37,7 @@ typedef struct es_state {
 } es_state;
 
 typedef struct es_app {
+  uint32_t refs; /* counted: by its userdata and by each stream */
   es_state *state;
   es_server *server; /* NULL once closed */
   int self_ref;      /* anchors the userdata, and so its table of hooks, from its first use until it is closed */
@@ -78,10 +79,12 @@ void es_report(es_state *state, es_app *app, es_stream *stream);
 
 /* Pushes a function of the app's hooks, or of the state's. */
 void es_push_hook(lua_State *L, es_app *app, const char *name);
-void es_push_hooks(lua_State *L, es_app *app);
 void es_push_state_hook(lua_State *L, es_state *state, const char *name);
 
 void es_unref(lua_State *L, int *ref);
+
+/* Replaces the error object on the top by a text, whatever it is and whatever its __tostring does. */
+void es_error_text(lua_State *L);
 
 /* Seconds as an argument: finite, not negative (or above 0), at most 10 years. */
 double es_check_seconds(lua_State *L, int index, const char *who, bool positive);
@@ -161,6 +164,10 @@ void es_open_interval_class(lua_State *L);
 
 /* --- app.c --- */
 
+void es_app_unref(es_app *app); /* NULL is allowed */
+
+/* Lets an app go that has nothing left to do. */
+void es_app_rest(es_app *app);
 void es_open_app_class(lua_State *L);
 
 #endif

@@ -122,12 +122,14 @@ static inline void luaL_setfuncs(lua_State *L, const luaL_Reg *functions, int up
 /* Pushes co's traceback. */
 static inline void es_traceback(lua_State *L, lua_State *co, int level) {
 #ifdef ES_NO_TRACEBACK
-  (void)co;
   lua_getglobal(L, "debug");
   lua_getfield(L, -1, "traceback");
+  lua_pushthread(co);
+  if (co != L)
+    lua_xmove(co, L, 1);
   lua_pushliteral(L, "");
-  lua_pushinteger(L, level + 1);
-  if (lua_pcall(L, 2, 1, 0) != 0) {
+  lua_pushinteger(L, co != L ? level : level + 1);
+  if (lua_pcall(L, 3, 1, 0) != 0) {
     lua_pop(L, 1);
     lua_pushliteral(L, "");
   }

@@ -38,6 +38,7 @@ static void on_tick(es_timer *timer) {
   es_stream *stream = i->stream;
   lua_State *L = app->state->L;
   lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+  app->refs++;
   if (!i->repeats)
     es_interval_free(i);
   if (stream != NULL) {
@@ -48,6 +49,9 @@ static void on_tick(es_timer *timer) {
     es_stream_failed(stream);
   if (stream != NULL)
     es_stream_unref(stream);
+  else
+    es_app_rest(app);
+  es_app_unref(app);
 }
 
 int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who) {

@@ -9,7 +9,10 @@
 #define CLASS "eventstream.request"
 
 static es_stream *check_request(lua_State *L, int index) {
-  return *(es_stream **)luaL_checkudata(L, index, CLASS);
+  es_stream *s = *(es_stream **)luaL_checkudata(L, index, CLASS);
+  if (s == NULL)
+    luaL_error(L, "the request is gone: Lua is closing");
+  return s;
 }
 
 void es_push_request(lua_State *L, es_stream *s) {
@@ -22,8 +25,6 @@ void es_push_request(lua_State *L, es_stream *s) {
     luaL_getmetatable(L, CLASS);
     lua_setmetatable(L, -2);
     lua_newtable(L);
-    es_push_hooks(L, s->app); /* which hold the app's userdata: s->app lives as long as this box does */
-    lua_rawseti(L, -2, 1);
     es_set_user_table(L, -2);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, -3, &s->request_ref);

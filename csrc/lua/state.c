@@ -34,16 +34,6 @@ void es_push_hook(lua_State *L, es_app *app, const char *name) {
   lua_pop(L, 1);
 }
 
-void es_push_hooks(lua_State *L, es_app *app) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
-  if (lua_isnil(L, -1)) {
-    lua_newtable(L);
-  } else {
-    es_get_user_table(L, -1);
-  }
-  lua_remove(L, -2);
-}
-
 void es_push_state_hook(lua_State *L, es_state *state, const char *name) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, state->hooks_ref);
   lua_getfield(L, -1, name);
@@ -59,18 +49,33 @@ double es_check_seconds(lua_State *L, int index, const char *who, bool positive)
   return seconds;
 }
 
+static int l_text(lua_State *L) {
+#if LUA_VERSION_NUM >= 502
+  luaL_tolstring(L, 1, NULL);
+#else
+  lua_getglobal(L, "tostring");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+#endif
+  return 1;
+}
+
+void es_error_text(lua_State *L) {
+  if (lua_type(L, -1) == LUA_TSTRING)
+    return;
+  lua_pushcfunction(L, l_text);
+  lua_pushvalue(L, -2);
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK || lua_type(L, -1) != LUA_TSTRING) {
+    lua_pop(L, 1);
+    lua_pushfstring(L, "(error object is a %s)", luaL_typename(L, -1));
+  }
+  lua_replace(L, -2);
+}
+
 /* Makes any error a string, and keeps the traceback where es_call finds it. */
 static int l_on_error(lua_State *L) {
-  if (lua_type(L, 1) != LUA_TSTRING) {
-    lua_getglobal(L, "tostring");
-    lua_pushvalue(L, 1);
-    if (lua_pcall(L, 1, 1, 0) != 0 || lua_type(L, -1) != LUA_TSTRING) {
-      lua_pop(L, 1);
-      lua_pushfstring(L, "(error object is a %s)", luaL_typename(L, 1));
-    }
-    lua_replace(L, 1);
-  }
   lua_settop(L, 1);
+  es_error_text(L);
   es_traceback(L, L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
   return 1;
@@ -88,9 +93,9 @@ void es_report(es_state *state, es_app *app, es_stream *stream) {
     lua_pushnil(L);
   state->calls++;
   if (lua_pcall(L, 3, 0, 0) != 0) {
-    /* the last resort: report itself only fails when memory is out */
-    const char *text = lua_tostring(L, message);
-    fprintf(stderr, "eventstream: %s\n", text != NULL ? text : "error");
+    /* the last resort: the app is closed, or memory is out */
+    const char *text = lua_tostring(L, message), *trace = lua_tostring(L, message + 1);
+    fprintf(stderr, "eventstream: %s\n%s\n", text != NULL ? text : "error", trace != NULL ? trace : "");
   }
   lua_settop(L, message - 1);
 }
@@ -134,13 +139,20 @@ static int l_state_gc(lua_State *L) {
 
 /* --- eventstream.loop, and what runs it --- */
 
+static es_state *open_state(lua_State *L) {
+  es_state *state = es_state_of(L);
+  if (!state->open)
+    luaL_error(L, "the loop is closed: Lua is closing");
+  return state;
+}
+
 static int l_loop_fd(lua_State *L) {
-  lua_pushinteger(L, es_loop_fd(&es_state_of(L)->loop));
+  lua_pushinteger(L, es_loop_fd(&open_state(L)->loop));
   return 1;
 }
 
 static int l_loop_timeout(lua_State *L) {
-  int ms = es_loop_timeout(&es_state_of(L)->loop);
+  int ms = es_loop_timeout(&open_state(L)->loop);
   if (ms < 0)
     lua_pushnil(L);
   else
@@ -150,13 +162,13 @@ static int l_loop_timeout(lua_State *L) {
 
 /* The same in milliseconds, -1 for none: what the luv driver asks for each time round. */
 static int l_loop_due(lua_State *L) {
-  lua_pushinteger(L, es_loop_timeout(&es_state_of(L)->loop));
+  lua_pushinteger(L, es_loop_timeout(&open_state(L)->loop));
   return 1;
 }
 
 /* Runs a turn unless one runs already; pushes how often it called Lua. */
 static int turn(lua_State *L, void (*run)(es_loop *loop)) {
-  es_state *state = es_state_of(L);
+  es_state *state = open_state(L);
   uint64_t before = state->calls;
   if (!state->loop.turning)
     run(&state->loop);
@@ -185,7 +197,7 @@ static int l_loop_tick(lua_State *L) {
 }
 
 static int l_loop_alive(lua_State *L) {
-  lua_pushboolean(L, es_loop_alive(&es_state_of(L)->loop));
+  lua_pushboolean(L, es_loop_alive(&open_state(L)->loop));
   return 1;
 }
 
@@ -208,7 +220,7 @@ static void on_signal(uv_signal_t *signal, int number) {
 /* Calls the function at SIGINT and SIGTERM; nil gives the signals back. For a process without luv: two libuvs would
  * overwrite each other's handlers. */
 static int l_loop_signals(lua_State *L) {
-  es_state *state = es_state_of(L);
+  es_state *state = open_state(L);
   es_unref(L, &state->on_signal_ref);
   if (!state->has_signals) {
     for (int i = 0; i < 2; i++) {

@@ -6,7 +6,10 @@
 #define CLASS "eventstream.stream"
 
 es_stream *es_check_stream(lua_State *L, int index) {
-  return *(es_stream **)luaL_checkudata(L, index, CLASS);
+  es_stream *s = *(es_stream **)luaL_checkudata(L, index, CLASS);
+  if (s == NULL)
+    luaL_error(L, "the stream is gone: Lua is closing");
+  return s;
 }
 
 /* Looks at the end of the callback whether something is left that feeds the stream; on_close functions that came after
@@ -18,6 +21,7 @@ es_stream *es_stream_new(es_app *app, es_exchange *exchange) {
   if (s == NULL)
     return NULL;
   s->app = app;
+  app->refs++;
   s->exchange = es_exchange_ref(exchange);
   exchange->user = s;
   s->refs = 1;
@@ -34,6 +38,7 @@ void es_stream_unref(es_stream *s) {
   if (--s->refs > 0)
     return;
   es_exchange_unref(s->exchange);
+  es_app_unref(s->app);
   free(s);
 }
 
@@ -46,8 +51,6 @@ void es_push_stream(lua_State *L, es_stream *s) {
     *box = NULL;
     luaL_getmetatable(L, CLASS);
     lua_setmetatable(L, -2);
-    es_push_hooks(L, s->app); /* which hold the app's userdata: s->app lives as long as this box does */
-    es_set_user_table(L, -2);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, -3, s);
     *box = s;
@@ -172,10 +175,8 @@ static void run_late(es_job *job) {
       es_exchange_end(s->exchange, ES_END_SERVER);
     return;
   }
+  unlink_stream(s); /* one that is added now links it again */
   call_on_close(s);
-  if (s->late_job.posted)
-    return;
-  unlink_stream(s);
   es_stream_unref(s);
 }
 
@@ -196,6 +197,7 @@ void es_stream_drop(es_stream *s) {
   unlink_stream(s);
   s->over = true;
   s->app = NULL;
+  es_app_unref(app);
   s->exchange->user = NULL;
   es_stream_unref(s);
 }
@@ -223,6 +225,8 @@ static int send_event(lua_State *L, es_stream *s, const es_event *event) {
     lua_pushliteral(L, "backlog");
     return 2;
   }
+  if (err == UV_ECANCELED)
+    return closed(L);
   if (err != 0)
     return luaL_error(L, "send: out of memory");
   lua_pushboolean(L, 1);

@@ -36,20 +36,27 @@ struct es_task {
 
 static const char dead_key; /* its address is the error that ends a dead handler */
 
+/* Forgets what the task waited for. */
+static void stop_waiting(es_task *task) {
+  es_timer_stop(&task->timer);
+  if (task->token != NULL)
+    task->token->task = NULL;
+  task->token = NULL;
+  es_unref(task->state->L, &task->token_ref);
+  free(task->frame);
+  task->frame = NULL;
+}
+
 /* Ends the task's life; the stream's reference goes with it. */
 static void free_task(es_task *task) {
   lua_State *L = task->state->L;
   es_stream *stream = task->stream;
   if (task->ready_job.posted)
     es_loop_unpost(&task->state->loop, &task->ready_job);
-  if (task->token != NULL)
-    task->token->task = NULL;
-  es_unref(L, &task->token_ref);
+  stop_waiting(task);
   es_unref(L, &task->co_ref);
-  free(task->frame);
   stream->task = NULL;
   es_stream_unref(stream);
-  es_timer_stop(&task->timer);
   free(task);
 }
 
@@ -71,14 +78,7 @@ static void report(es_task *task) {
   es_state *state = task->state;
   lua_State *L = state->L, *co = task->co;
   lua_xmove(co, L, 1);
-  if (lua_type(L, -1) != LUA_TSTRING) {
-    lua_getglobal(L, "tostring");
-    lua_insert(L, -2);
-    if (lua_pcall(L, 1, 1, 0) != 0 || lua_type(L, -1) != LUA_TSTRING) {
-      lua_pop(L, 1);
-      lua_pushliteral(L, "(error object is no string)");
-    }
-  }
+  es_error_text(L);
   es_traceback(L, co, 0);
   es_report(state, task->stream->app, task->stream);
 }
@@ -172,14 +172,16 @@ int es_task_dead(es_task *task, lua_State *L) {
   return 2;
 }
 
-/* Before a wait begins: raises where it could not yield, so that no wait is left behind. */
-static void check_yieldable(lua_State *L, const char *who) {
+/* Before a wait begins: raises where it could not yield, so that no wait is left behind. Where Lua cannot tell, a wait
+ * that could not yield is still there, and is forgotten. */
+static void begin_wait(es_task *task, lua_State *L, const char *who) {
   if (!es_is_yieldable(L))
     luaL_error(L, "%s: the handler cannot wait inside a function that C calls (a sort's, a gsub's)", who);
+  stop_waiting(task);
 }
 
 int es_task_sleep(es_task *task, lua_State *L, double seconds) {
-  check_yieldable(L, "sleep");
+  begin_wait(task, L, "sleep");
   if (es_timer_start(&task->timer, seconds, false) != 0)
     return luaL_error(L, "sleep: out of memory");
   task->waits = WAITS_SLEEP;
@@ -187,7 +189,7 @@ int es_task_sleep(es_task *task, lua_State *L, double seconds) {
 }
 
 int es_task_send(es_task *task, lua_State *L, const es_event *event) {
-  check_yieldable(L, "send");
+  begin_wait(task, L, "send");
   task->frame_len = es_frame_size(event);
   task->frame = malloc(task->frame_len);
   if (task->frame == NULL)
@@ -205,9 +207,8 @@ void es_task_room(es_task *task) {
     return; /* not enough yet: on_room comes again */
   free(task->frame);
   task->frame = NULL;
-  if (err != 0) {
+  if (err != 0) { /* it is over, and its end, which is queued, resumes the handler */
     es_exchange_end(task->stream->exchange, ES_END_ERROR);
-    es_task_stream_ended(task);
     return;
   }
   lua_pushboolean(task->co, 1);
@@ -222,11 +223,7 @@ void es_task_stream_ended(es_task *task) {
     resume(task, task->arguments);
     return;
   }
-  es_timer_stop(&task->timer);
-  if (task->token != NULL)
-    task->token->task = NULL;
-  task->token = NULL;
-  es_unref(task->state->L, &task->token_ref);
+  stop_waiting(task);
   task->told = true;
   lua_pushnil(task->co);
   lua_pushliteral(task->co, "closed");
@@ -274,7 +271,7 @@ int l_await(lua_State *L) {
     return luaL_error(L, "await: only a handler can wait (this is no handler's own coroutine)");
   if (task->stream->exchange->reason != ES_OPEN)
     return es_task_dead(task, L);
-  check_yieldable(L, "await");
+  begin_wait(task, L, "await");
   lua_settop(L, 1);
   token *t = lua_newuserdata(L, sizeof *t);
   *t = (token){.task = task, .calling = true, .ref = LUA_NOREF};

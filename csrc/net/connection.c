@@ -26,7 +26,9 @@ static void on_due(es_deadline *deadline);
 static void run_held(es_job *job);
 
 static void set_due(es_connection *c, double seconds) {
-  uint64_t due = c->since + (uint64_t)(seconds * 1000);
+  uint64_t due = c->since + (uint64_t)(seconds * 1000), now = uv_now(&c->server->loop->uv);
+  if (due <= now)
+    due = now + 1; /* a deadline that is set while it is due must differ */
   if (es_loop_set_deadline(c->server->loop, &c->deadline, due) != 0)
     es_connection_close(c, ES_END_ERROR); /* what cannot be bounded in time is not served */
 }
@@ -85,6 +87,7 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
     c->next->prev = c;
   server->connections = c;
   server->stats.connections++;
+  es_loop_hold(server->loop);
   enter(c, ES_READING);
   watch(c);
   set_due(c, server->limits.header_seconds);
@@ -126,6 +129,7 @@ void es_connection_close(es_connection *c, es_reason reason) {
   if (c->next != NULL)
     c->next->prev = c->prev;
   server->stats.connections--;
+  es_loop_release(server->loop);
   uv_close((uv_handle_t *)&c->poll, on_closed);
   close(c->fd);
   es_loop_wake(server->loop);
@@ -161,7 +165,7 @@ static void start_lingering(es_connection *c) {
 
 /* Everything that was queued is with the kernel. */
 static void drained(es_connection *c) {
-  if (c->state == ES_CLOSING)
+  if (c->state == ES_CLOSING || (c->state == ES_READING && c->last && c->held == NULL))
     start_lingering(c);
   else if (c->state == ES_READING && c->held != NULL)
     es_loop_post(c->server->loop, &c->held_job);
@@ -256,7 +260,7 @@ static bool wants_stream(const es_request *request) {
   return false;
 }
 
-/* One connection too many: an EventSource is told to come back later, any other client that it is refused. */
+/* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it is refused. */
 static void shed(es_exchange *x) {
   static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
   static const char text[] = "the server is full\n";
@@ -282,9 +286,8 @@ static void begin_exchange(es_connection *c) {
   es_loop_remove_deadline(c->server->loop, &c->deadline);
   enter(c, ES_ANSWERING);
   es_exchange *x = es_exchange_ref(c->exchange);
-  if (c->shed) {
+  if (c->shed || c->server->closing) {
     x->server->stats.requests--;
-    x->user = NULL;
     shed(x);
   } else {
     c->server->handlers->on_request(x);

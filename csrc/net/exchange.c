@@ -33,6 +33,13 @@ static void run_room(es_job *job) {
   es_exchange_unref(x);
 }
 
+void es_exchange_forget_server(es_server *server) {
+  for (es_job *job = server->loop->first_job; job != NULL; job = job->next) {
+    if (job->run == run_end && of_end_job(job)->server == server)
+      of_end_job(job)->server = NULL;
+  }
+}
+
 es_exchange *es_exchange_new(es_connection *connection, es_request *request) {
   es_exchange *x = calloc(1, sizeof *x);
   if (x == NULL)
@@ -79,16 +86,17 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
   if (x->reason != ES_OPEN || x->head_sent)
     return 0;
   es_connection *c = x->connection;
-  x->chunked = x->request->minor > 0;
+  bool chunked = x->request->minor > 0;
   es_head head = {.status = 200,
                   .date = es_loop_date(x->server->loop),
                   .extra = extra,
                   .content_length = -1,
-                  .keep_alive = x->chunked && x->request->keep_alive,
+                  .keep_alive = chunked && x->request->keep_alive,
                   .stream = true,
-                  .chunked = x->chunked};
+                  .chunked = chunked};
   if (es_head_write(&c->out, &head) != 0)
     return UV_ENOMEM;
+  x->chunked = chunked;
   x->head_sent = true;
   if (!x->request->head) {
     es_event first = ES_EVENT_INIT;
@@ -105,9 +113,16 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
 }
 
 bool es_exchange_has_room(es_exchange *x, size_t size) {
-  size_t waiting = es_queue_bytes(&x->connection->out);
-  if (waiting == 0 || waiting + size <= x->server->limits.backlog_bytes)
-    return true;
+  for (int tries = 0; tries < 2; tries++) {
+    size_t waiting = es_queue_bytes(&x->connection->out);
+    if (waiting == 0 || waiting + size <= x->server->limits.backlog_bytes)
+      return true;
+    if (tries == 0) { /* a burst within one turn: a reader is only slow when its socket has refused bytes */
+      es_connection_flush_now(x->connection);
+      if (x->reason != ES_OPEN)
+        return false;
+    }
+  }
   x->wants_room = true;
   return false;
 }
@@ -115,7 +130,7 @@ bool es_exchange_has_room(es_exchange *x, size_t size) {
 int es_exchange_send(es_exchange *x, const es_event *event) {
   es_connection *c = x->connection;
   if (!es_exchange_has_room(x, es_frame_size(event)))
-    return UV_ENOBUFS;
+    return x->reason == ES_OPEN ? UV_ENOBUFS : UV_ECANCELED;
   if (es_queue_event(&c->out, event, x->chunked) != 0)
     return UV_ENOMEM;
   x->server->stats.events++;
@@ -126,7 +141,7 @@ int es_exchange_send(es_exchange *x, const es_event *event) {
 int es_exchange_send_frame(es_exchange *x, es_slice frame) {
   es_connection *c = x->connection;
   if (!es_exchange_has_room(x, frame.len))
-    return UV_ENOBUFS;
+    return x->reason == ES_OPEN ? UV_ENOBUFS : UV_ECANCELED;
   if (es_queue_frame(&c->out, frame, x->chunked) != 0)
     return UV_ENOMEM;
   x->server->stats.events++;

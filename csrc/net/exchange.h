@@ -49,6 +49,9 @@ typedef struct es_exchange {
 /* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */
 es_exchange *es_exchange_new(struct es_connection *connection, es_request *request);
 
+/* For server.c, which goes away: its exchanges whose end is still queued then end silently. */
+void es_exchange_forget_server(struct es_server *server);
+
 es_exchange *es_exchange_ref(es_exchange *exchange);
 void es_exchange_unref(es_exchange *exchange); /* NULL is allowed */
 
@@ -60,14 +63,16 @@ void es_exchange_stream(es_exchange *exchange);
  * done with it. */
 int es_exchange_open(es_exchange *exchange, es_slice extra);
 
-/* Queues a checked event on an open stream: 0, UV_ENOBUFS when the backlog is full (on_room will tell), UV_ENOMEM. An
- * event larger than the backlog is taken when nothing waits. */
+/* Queues a checked event on an open stream: 0, UV_ENOBUFS when the backlog is full (on_room will tell), UV_ECANCELED
+ * when the stream ended instead, UV_ENOMEM. What waits is offered to the kernel before anything is refused. An event
+ * larger than the backlog is taken when nothing waits. */
 int es_exchange_send(es_exchange *exchange, const es_event *event);
 
 /* The same for a frame that is written already. */
 int es_exchange_send_frame(es_exchange *exchange, es_slice frame);
 
-/* Whether an event of so many bytes would be taken now; if not, on_room will tell when to ask again. */
+/* Whether an event of so many bytes would be taken now; if not, on_room will tell when to ask again. May find the stream
+ * broken, and end it. */
 bool es_exchange_has_room(es_exchange *exchange, size_t size);
 
 /* A whole ordinary answer; the exchange ends with it. 0, or UV_ENOMEM (then the connection is cut). */

@@ -97,6 +97,7 @@ static es_listener *listen_on(es_server *server, int fd, int *err) {
     l->next->prev = l;
   server->listeners = l;
   tell_address(l);
+  es_loop_hold(server->loop);
   uv_poll_start(&l->poll, UV_READABLE, on_listen);
   es_loop_wake(server->loop);
   return l;
@@ -211,7 +212,8 @@ void es_listener_close(es_listener *l) {
   if (l->next != NULL)
     l->next->prev = l->prev;
   es_loop_remove_deadline(server->loop, &l->again);
-  if (l->owns_path)
+  es_loop_release(server->loop);
+  if (l->owns_path && l->path != NULL)
     unlink(l->path);
   uv_close((uv_handle_t *)&l->poll, on_closed);
   close(l->fd);

@@ -56,13 +56,13 @@ void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline) {
 
 void es_loop_hold(es_loop *loop) {
   if (loop->holds++ == 0)
-    uv_ref((uv_handle_t *)&loop->clock);
+    uv_ref((uv_handle_t *)&loop->async);
   es_loop_wake(loop);
 }
 
 void es_loop_release(es_loop *loop) {
   if (--loop->holds == 0)
-    uv_unref((uv_handle_t *)&loop->clock);
+    uv_unref((uv_handle_t *)&loop->async);
   es_loop_wake(loop); /* the driver may be held by it */
 }
 

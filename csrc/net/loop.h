@@ -40,7 +40,7 @@ typedef struct es_loop {
   uv_async_t async;
   uv_timer_t clock; /* the first deadline */
   es_deadlines deadlines;
-  size_t holds; /* of timers that run */
+  size_t holds;
   bool clock_runs;
   es_job *first_job, *last_job;
   bool settling, woken;
@@ -91,7 +91,8 @@ void es_loop_settle(es_loop *loop);
 int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due);
 void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline);
 
-/* Deadlines alone do not keep the loop alive; what runs a timer holds it. */
+/* What keeps the loop alive: each timer that runs, each listener and each connection, also one whose socket is not
+ * watched for the moment. */
 void es_loop_hold(es_loop *loop);
 void es_loop_release(es_loop *loop);
 

@@ -43,6 +43,7 @@ void es_server_free(es_server *server) {
     if (x != NULL)
       x->server = NULL;
   }
+  es_exchange_forget_server(server);
   es_loop_unpost(loop, &server->closed_job);
   es_loop_remove_deadline(loop, &server->grace);
   if (server->prev != NULL)
@@ -62,6 +63,12 @@ void es_server_check_closed(es_server *server) {
   es_loop_post(server->loop, &server->closed_job);
 }
 
+static void set_grace(es_server *server, uint64_t due) {
+  server->grace_due = due;
+  if (es_loop_set_deadline(server->loop, &server->grace, due) != 0)
+    on_grace(&server->grace);
+}
+
 /* Sends a stream away, with a time of its own to come back at. */
 static void send_away(es_exchange *x, double spread) {
   if (!x->head_sent) {
@@ -76,8 +83,12 @@ static void send_away(es_exchange *x, double spread) {
 }
 
 void es_server_close(es_server *server, double grace, double spread) {
-  if (server->closing)
+  uint64_t due = es_loop_now(server->loop) + (uint64_t)(grace * 1000);
+  if (server->closing) { /* again: it may only become shorter */
+    if (!server->closed && due < server->grace_due)
+      set_grace(server, due);
     return;
+  }
   server->closing = true;
   while (server->listeners != NULL)
     es_listener_close(server->listeners);
@@ -88,10 +99,7 @@ void es_server_close(es_server *server, double grace, double spread) {
     else
       es_connection_retire(c);
   }
-  if (server->connections != NULL) {
-    uint64_t due = es_loop_now(server->loop) + (uint64_t)(grace * 1000);
-    if (es_loop_set_deadline(server->loop, &server->grace, due) != 0)
-      on_grace(&server->grace);
-  }
+  if (server->connections != NULL)
+    set_grace(server, due);
   es_server_check_closed(server);
 }

@@ -54,6 +54,7 @@ struct es_server {
   es_job closed_job;
   bool closed;
   es_deadline grace;
+  uint64_t grace_due;
 };
 
 /* NULL when memory is out. */
@@ -63,7 +64,7 @@ es_server *es_server_new(es_loop *loop);
 void es_server_free(es_server *server);
 
 /* Stops accepting and ends every stream, each told to come back after a time of its own within spread seconds; what is
- * still open after grace seconds is cut. Returns at once; on_closed tells the end. Idempotent. */
+ * still open after grace seconds is cut. Returns at once; on_closed tells the end. A second call may shorten the grace. */
 void es_server_close(es_server *server, double grace, double spread);
 
 /* For connection.c and listener.c: the last of them may have gone. */

@@ -16,13 +16,6 @@ local function warn(message, ...)
   io.stderr:write("eventstream: ", message:format(...), "\n")
 end
 
--- Runs a router or header function that raises without a position, and raises at the script's line.
-local function guarded(f, ...)
-  local results = { pcall(f, ...) }
-  if not results[1] then error(results[2], 3) end
-  return results[2], results[3], results[4]
-end
-
 local LIMITS = {
   connections = check.whole(1),
   header_bytes = check.whole(256),
@@ -137,8 +130,8 @@ end
 ---@param options eventstream.Options?
 ---@return eventstream.App
 function App.new(options)
-  options = check.options("new", options, OPTIONS)
-  local limits = check.options("new", options.limits, LIMITS, "limits.")
+  options = check.call(check.options, "new", options, OPTIONS)
+  local limits = check.call(check.options, "new", options.limits, LIMITS, "limits.")
   local settings = {
     heartbeat = options.heartbeat == nil and 15 or options.heartbeat or 0,
     retry = options.retry == nil and 3000 or options.retry or -1,
@@ -157,7 +150,6 @@ function App.new(options)
     end,
   }
   app._core = core.app(hooks, settings)
-  hooks.core = app._core -- whoever holds the hooks holds the app
   apps[app] = true
   driver.attach()
   return app
@@ -213,7 +205,7 @@ local STREAM_OPTIONS = {
 ---@return eventstream.App self
 function App:stream(path, options, handler)
   if handler == nil and type(options) ~= "table" then options, handler = nil, options end
-  options = check.options("stream", options, STREAM_OPTIONS)
+  options = check.call(check.options, "stream", options, STREAM_OPTIONS)
   add_route(self, "stream", options.methods or { "GET" }, path, handler, "stream")
   return self
 end
@@ -248,7 +240,7 @@ function App:post(path, handler)
   return self
 end
 
-local LISTEN = { host = check.string, port = check.port, path = check.string, fd = check.whole(0) }
+local LISTEN = { host = check.string, port = check.port, path = check.path, fd = check.whole(0) }
 
 local ADVICE = {
   EADDRINUSE = "another program listens there: stop it, or take another port, or port = 0 for any free one",
@@ -289,22 +281,19 @@ end
 ---@field path string?
 ---@field close fun(self: eventstream.Listener)
 
---- Listens on { host =, port = }, { path = } or { fd = }.
----@param options eventstream.ListenOptions
----@return eventstream.Listener?, string? message
-function App:listen(options)
-  if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 2) end
+local function listen(app, options)
+  if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 0) end
   check.options("listen", options, LISTEN)
   local ways = (options.port and 1 or 0) + (options.path and 1 or 0) + (options.fd and 1 or 0)
-  if ways ~= 1 then error("listen: give one of port, path and fd", 2) end
-  raise_descriptors(self._limits)
+  if ways ~= 1 then error("listen: give one of port, path and fd", 0) end
+  raise_descriptors(app._limits)
   local listener, name, message
   if options.path then
-    listener, name, message = self._core:listen("unix", options.path)
+    listener, name, message = app._core:listen("unix", options.path)
   elseif options.fd then
-    listener, name, message = self._core:listen("fd", options.fd)
+    listener, name, message = app._core:listen("fd", options.fd)
   else
-    listener, name, message = self._core:listen("tcp", options.host or "127.0.0.1", options.port)
+    listener, name, message = app._core:listen("tcp", options.host or "127.0.0.1", options.port)
   end
   driver.attach()
   if listener then return listener end
@@ -313,13 +302,21 @@ function App:listen(options)
   return nil, last_failure
 end
 
+--- Listens on { host =, port = }, { path = } or { fd = }.
+---@param options eventstream.ListenOptions
+---@return eventstream.Listener?, string? message
+function App:listen(options)
+  local listener, message = check.call(listen, self, options) -- no tail call: the position is our caller's
+  return listener, message
+end
+
 --- Listens, or raises, and runs until the app is closed: the last line of a script.
 ---@param options eventstream.ListenOptions
 ---@return eventstream.App self
 function App:serve(options)
-  local listener, message = self:listen(options)
+  local listener, message = check.call(listen, self, options)
   if not listener then error(message, 2) end
-  local where = listener.path
+  local where = listener.path or not listener.host and "a Unix socket"
     or (listener.host:find(":", 1, true) and "http://[%s]:%d/" or "http://%s:%d/"):format(listener.host, listener.port)
   self:after(0, function() warn("listening on %s", where) end) -- told once it is true of signals, too
   require("eventstream").run()
@@ -331,7 +328,7 @@ end
 ---@param callback fun()
 ---@return eventstream.Interval
 function App:every(seconds, callback)
-  local interval = guarded(self._core.every, self._core, seconds, callback)
+  local interval = check.call(self._core.every, self._core, seconds, callback)
   driver.attach()
   return interval
 end
@@ -341,7 +338,7 @@ end
 ---@param callback fun()
 ---@return eventstream.Interval
 function App:after(seconds, callback)
-  local interval = guarded(self._core.after, self._core, seconds, callback)
+  local interval = check.call(self._core.after, self._core, seconds, callback)
   driver.attach()
   return interval
 end
@@ -358,7 +355,7 @@ local CLOSE = { grace = check.duration, spread = check.duration }
 --- 10). Returns at once; what has not gone out after grace seconds (default 5) is cut.
 ---@param options { grace: number?, spread: number? }?
 function App:close(options)
-  options = check.options("close", options, CLOSE)
+  options = check.call(check.options, "close", options, CLOSE)
   self._core:close(options.grace or 5, options.spread or 10)
   driver.attach()
 end

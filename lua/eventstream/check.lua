@@ -1,6 +1,8 @@
--- Checks of what scripts pass in. Each raises an error that names the argument; level 3 is the line of the script that
--- called the public function that called us.
+-- Checks of what scripts pass in. Each raises an error that names the argument, without a position: call() adds that of
+-- the script's line.
 local M = {}
+
+local TEN_YEARS = 315360000 -- seconds
 
 -- Levenshtein distance, small words only.
 local function distance(a, b)
@@ -28,15 +30,22 @@ function M.unknown(what, name, known)
   local best, least = nil, 3
   for _, candidate in ipairs(known) do
     local d = distance(name:lower(), candidate)
-    if d < least then best, least = candidate, d end
+    if d < least and d < #name then best, least = candidate, d end
   end
   if best then return ("unknown %s '%s' (did you mean '%s'?)"):format(what, name, best) end
   table.sort(known)
   return ("unknown %s '%s' (there are: %s)"):format(what, name, table.concat(known, ", "))
 end
 
-function M.fail(who, message, ...)
-  error(who .. ": " .. message:format(...), 4)
+local function fail(who, message, ...)
+  error(who .. ": " .. message:format(...), 0)
+end
+
+--- Calls a function that raises without a position from a public function, and raises at the line that called that.
+function M.call(f, ...)
+  local ok, first, second, third = pcall(f, ...)
+  if not ok then error(first, 3) end
+  return first, second, third
 end
 
 --- Checks a table of options against a description: name -> function(value) that returns nil or what it must be.
@@ -47,16 +56,16 @@ end
 ---@return table
 function M.options(who, options, rules, prefix)
   if options == nil then return {} end
-  if type(options) ~= "table" then M.fail(who, "options must be a table, not %s", type(options)) end
+  if type(options) ~= "table" then fail(who, "options must be a table, not %s", type(options)) end
   for name, value in pairs(options) do
     local rule = rules[name]
     if not rule then
       local known = {}
       for k in pairs(rules) do known[#known + 1] = k end
-      M.fail(who, "%s", M.unknown("option", name, known))
+      fail(who, "%s", M.unknown("option", name, known))
     end
     local wanted = rule(value)
-    if wanted then M.fail(who, "%s%s must be %s, not %s", prefix or "", name, wanted, M.show(value)) end
+    if wanted then fail(who, "%s%s must be %s, not %s", prefix or "", name, wanted, M.show(value)) end
   end
   return options
 end
@@ -76,18 +85,25 @@ function M.string(value)
   if type(value) ~= "string" then return "a string" end
 end
 
+--- A file's path: not empty, which would be an address of its own, and without NUL.
+function M.path(value)
+  if type(value) ~= "string" or value == "" or value:find("%z") then return "a path" end
+end
+
 function M.callable(value)
   if type(value) ~= "function" then return "a function" end
 end
 
 --- Seconds above 0.
 function M.seconds(value)
-  if not finite(value) or value <= 0 then return "a number of seconds above 0" end
+  if not finite(value) or value <= 0 or value > TEN_YEARS then
+    return "a number of seconds above 0, at most ten years"
+  end
 end
 
 --- Seconds, 0 too.
 function M.duration(value)
-  if not finite(value) or value < 0 then return "a number of seconds, 0 or more" end
+  if not finite(value) or value < 0 or value > TEN_YEARS then return "a number of seconds, 0 or more" end
 end
 
 --- Seconds above 0, or false for none.

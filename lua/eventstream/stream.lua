@@ -54,7 +54,8 @@ function Stream:reject(status, body, fields)
   end
   local ok, code, lines, text = pcall(headers.answer, "reject", status, body, fields)
   if not ok then error(code, 2) end
-  self:_answer(code, block .. lines, text)
+  for name in pairs(fields or {}) do block = headers.without(block, name) end
+  self:_answer(code, headers.without(block, "connection") .. lines, text)
   return true
 end
 
