@@ -1,0 +1,176 @@
+-- What outlives what: streams that are held longer than their app, ends that are queued when Lua closes, connections that
+-- no one watches for a moment, and an app that closes while requests come in.
+local net = require "spec.support.net"
+local process = require "spec.support.process"
+local streams = require "spec.support.streams"
+
+-- A script that opens one stream of its own, keeps it as `held`, and stops. luv reads nothing: the stream stays open.
+local HOLDS = [[
+  local uv, eventstream = require "luv", require "eventstream"
+  local app = eventstream.new()
+  held = nil
+  app:stream("/", function(stream) held = stream stream:hold() eventstream.stop() end)
+  local listener = assert(app:listen { port = 0 })
+  local client = uv.new_tcp()
+  client:connect("127.0.0.1", listener.port, function() client:write("GET / HTTP/1.1\r\nHost: x\r\n\r\n") end)
+]]
+
+local function ends_cleanly(text, ...)
+  local child = streams.script(text)
+  for _, line in ipairs { ... } do child:wait_line(line) end
+  assert.equal(0, child:wait_exit())
+end
+
+describe("lifetime", function()
+  after_each(streams.finish)
+
+  it("of an end that is still queued when Lua closes", function()
+    ends_cleanly(HOLDS .. [[ eventstream.run() held:close() print "over" ]], "^over$")
+  end)
+
+  it("of a stream that an older object's __gc touches while Lua closes", function()
+    ends_cleanly([[
+      keeper = setmetatable({}, { __gc = function(self)
+        local ok, message = pcall(function() return self.stream.closed end)
+        print(ok or message)
+      end }) ]] .. HOLDS .. [[ eventstream.run() keeper.stream = held ]], "the stream is gone: Lua is closing$")
+  end)
+
+  it("of a stream whose app is closed and collected", function()
+    ends_cleanly(HOLDS .. [[
+      eventstream.run()
+      app:close { grace = 0 }
+      eventstream.run()
+      app, listener = nil, nil
+      collectgarbage() collectgarbage()
+      print(held.closed, held.request.path, next(held.request.params))
+      held:on_close(function(reason) print("late", reason) end)
+      print(pcall(error, "still here"))
+    ]], "^true\t/\tnil$", "^false\tstill here$")
+  end)
+
+  it("of an on_close function that a late one registers: each is called once", function()
+    local calls, held = {}, nil
+    local _, port = streams.serve(function(app)
+      app:stream("/", function(stream)
+        held = stream
+        stream:hold()
+      end)
+      app:stream("/others", function(stream) stream:hold() end)
+    end)
+    net.connect(port):get("/others"):wait "retry"
+    local client = net.connect(port):get("/")
+    client:wait "retry"
+    held:close()
+    client:wait_end()
+    held:on_close(function()
+      calls[#calls + 1] = "late"
+      held:on_close(function() calls[#calls + 1] = "later" end)
+    end)
+    net.wait(function() return #calls >= 2 end, "both calls")
+    net.settle()
+    assert.same({ "late", "later" }, calls)
+  end)
+end)
+
+describe("a server", function()
+  after_each(streams.finish)
+
+  it("goes on where descriptors run out while it has no connection", function()
+    local child = process.spawn("sh", { "-c", "ulimit -n 64; exec \"$0\" \"$@\"", process.interpreter(), "-e", [[
+      io.stdout:setvbuf "line"
+      local eventstream = require "eventstream"
+      local app = eventstream.new { limits = { connections = 1 } }
+      app:get("/", function() return "served" end)
+      local listener = assert(app:listen { port = 0 })
+      local files = {}
+      local file = io.open "/dev/null"
+      while file do
+        files[#files + 1] = file
+        file = io.open "/dev/null"
+      end
+      app:after(0.3, function()
+        for _, file in ipairs(files) do file:close() end
+        print "again"
+      end)
+      print("port " .. listener.port)
+      eventstream.run()
+    ]] })
+    local port = tonumber((child:wait_line "^port (%d+)$"))
+    local client = net.connect(port):get("/")
+    child:wait_line "^again$"
+    client:wait "served"
+    child:kill "sigterm"
+    assert.equal(0, child:wait_exit())
+  end)
+
+  it("takes a burst of one callback that the client's socket has room for", function()
+    local refused = 0
+    local client = streams.open(function(stream)
+      stream:after(0, function()
+        for i = 1, 200 do
+          if not stream:send { id = i, data = ("x"):rep(1000) } then refused = refused + 1 end
+        end
+        stream:send "done"
+      end)
+    end)
+    client:wait "data: done"
+    assert.equal(0, refused)
+  end)
+
+  it("that closes tells an EventSource whose request comes in meanwhile to come back", function()
+    local ran = false
+    local app, port = streams.serve(function(app)
+      app:stream("/", function(stream)
+        ran = true
+        stream:hold()
+      end)
+      app:stream("/open", function(stream) stream:hold() end)
+    end)
+    local client = net.connect(port):send("GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n")
+    streams.round_trip(port)
+    app:close { grace = 5 }
+    client:send "\r\n"
+    client:wait_end()
+    local status, headers, body = client:answer()
+    assert.equal(200, status)
+    assert.equal("close", headers.connection)
+    assert.truthy(body:find "^retry: %d+\n\n$")
+    assert.is_false(ran)
+  end)
+
+  it("that closes waits for no kept connection whose last answer was still queued", function()
+    local closing
+    local app, port
+    app, port = streams.serve(function(a)
+      a:get("/", function()
+        a:after(0, function() end)
+        closing = true
+        app:close { grace = 8 }
+        return "bye"
+      end)
+    end)
+    local client = net.connect(port):get("/")
+    client:wait "bye"
+    client:wait_end()
+    assert.is_true(closing)
+  end)
+
+  it("cuts sooner where close is called again with less grace", function()
+    local app, port = streams.serve(function(app)
+      app:get("/", function() return (require "eventstream".await(function() end)) end)
+    end)
+    local client = net.connect(port):get("/")
+    streams.round_trip(port)
+    app:close { grace = 3600 }
+    app:close { grace = 0 }
+    client:wait_end()
+  end)
+
+  it("refuses CONNECT", function()
+    local _, port = streams.serve(function() end)
+    local client = net.connect(port):send("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nContent-Length: 3\r\n\r\nGET")
+    client:wait_end()
+    assert.equal(501, (client:answer()))
+  end)
+end)
