@@ -1,5 +1,5 @@
--- What outlives what: streams that are held longer than their app, ends that are queued when Lua closes, connections that
--- no one watches for a moment, and an app that closes while requests come in.
+-- What outlives what: streams that are held longer than their app, ends that are queued when Lua closes, connections
+-- that no one watches for a moment, and an app that closes while requests come in.
 local net = require "spec.support.net"
 local process = require "spec.support.process"
 local streams = require "spec.support.streams"
