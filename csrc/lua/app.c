@@ -6,7 +6,6 @@
 #include <string.h>
 
 #define APP "eventstream.app"
-#define LISTENER "eventstream.listener"
 
 static es_app *check_app(lua_State *L) {
   es_app *app = *(es_app **)luaL_checkudata(L, 1, APP);
@@ -126,54 +125,12 @@ static void on_closed(es_server *server) {
 static const es_handlers handlers = {
     .on_request = on_request, .on_room = on_room, .on_end = on_end, .on_closed = on_closed};
 
-/* --- Listeners --- */
-
-static es_listener *check_listener(lua_State *L) {
-  es_listener *l = *(es_listener **)luaL_checkudata(L, 1, LISTENER);
-  if (l == NULL)
-    luaL_error(L, "the listener is gone: Lua is closing");
-  return l;
-}
-
-static int l_listener_index(lua_State *L) {
-  es_listener *l = check_listener(L);
-  const char *name = lua_tostring(L, 2);
-  if (name == NULL)
-    return 0;
-  if (strcmp(name, "port") == 0 && l->port > 0)
-    lua_pushinteger(L, l->port);
-  else if (strcmp(name, "host") == 0 && l->host[0] != '\0')
-    lua_pushstring(L, l->host);
-  else if (strcmp(name, "path") == 0 && l->path != NULL)
-    lua_pushstring(L, l->path);
-  else if (strcmp(name, "closed") == 0)
-    lua_pushboolean(L, l->server == NULL);
-  else
-    lua_getfield(L, lua_upvalueindex(1), name);
-  return 1;
-}
-
-static int l_listener_close(lua_State *L) {
-  es_listener_close(check_listener(L));
-  return 0;
-}
-
-static int l_listener_gc(lua_State *L) {
-  es_listener **box = luaL_checkudata(L, 1, LISTENER);
-  es_listener_unref(*box); /* it listens on: dropping the reference closes nothing */
-  *box = NULL;
-  return 0;
-}
-
 /* listen(kind, ...): "tcp", host, port; "unix", path; "fd", number. A listener, or nil, error name, error text. */
 static int l_listen(lua_State *L) {
   es_app *app = check_open(L, "listen");
   const char *kind = luaL_checkstring(L, 2);
   int err = 0;
-  es_listener **box = es_new_userdata(L, sizeof *box);
-  *box = NULL;
-  luaL_getmetatable(L, LISTENER);
-  lua_setmetatable(L, -2);
+  es_listener **box = es_new_listener(L);
   anchor(L, app);
   if (strcmp(kind, "tcp") == 0)
     *box = es_listen_tcp(app->server, luaL_checkstring(L, 3), (int)luaL_checkinteger(L, 4), &err);
@@ -316,17 +273,6 @@ void es_open_app_class(lua_State *L) {
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, l_gc);
   lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
-  luaL_newmetatable(L, LISTENER);
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, l_listener_close);
-  lua_setfield(L, -2, "close");
-  lua_pushcclosure(L, l_listener_index, 1);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, l_listener_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
   lua_pushcfunction(L, l_app);
   lua_setfield(L, -2, "app");

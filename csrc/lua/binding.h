@@ -89,6 +89,11 @@ void es_error_text(lua_State *L);
 /* Seconds as an argument: finite, not negative (or above 0), at most 10 years. */
 double es_check_seconds(lua_State *L, int index, const char *who, bool positive);
 
+/* --- loop.c --- */
+
+/* Each es_open_... adds to the module's table, which is on the top. */
+void es_open_loop(lua_State *L);
+
 /* --- event.c --- */
 
 typedef struct es_event_arg {
@@ -128,8 +133,6 @@ void es_task_drop(es_task *task);
 
 es_stream *es_stream_new(es_app *app, es_exchange *exchange);
 void es_stream_unref(es_stream *stream);
-void es_push_stream(lua_State *L, es_stream *stream);
-es_stream *es_check_stream(lua_State *L, int index);
 
 /* Makes sure that the head is sent; false when memory is out (the stream is over then). */
 bool es_stream_open(es_stream *stream);
@@ -148,6 +151,14 @@ void es_stream_drop(es_stream *stream);
 
 /* Asks at the turn's end whether anything still feeds it. */
 void es_stream_check_fed(es_stream *stream);
+
+/* An on_close function was added after the end: calls it at the turn's end. */
+void es_stream_call_late(es_stream *stream);
+
+/* --- stream_class.c --- */
+
+void es_push_stream(lua_State *L, es_stream *stream);
+es_stream *es_check_stream(lua_State *L, int index);
 void es_open_stream_class(lua_State *L);
 
 /* --- request.c --- */
@@ -161,6 +172,12 @@ void es_open_request_class(lua_State *L);
 int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who);
 void es_interval_free(es_interval *interval);
 void es_open_interval_class(lua_State *L);
+
+/* --- listener.c --- */
+
+/* Pushes a listener's userdata, to be filled with a reference. */
+es_listener **es_new_listener(lua_State *L);
+void es_open_listener_class(lua_State *L);
 
 /* --- app.c --- */
 

@@ -1,20 +1,20 @@
+/* stream: the life of a request on the Lua side, from its handler's start to its last on_close. What scripts see of it
+ * is in stream_class.c. */
 #include "lua/binding.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define CLASS "eventstream.stream"
-
-es_stream *es_check_stream(lua_State *L, int index) {
-  es_stream *s = *(es_stream **)luaL_checkudata(L, index, CLASS);
-  if (s == NULL)
-    luaL_error(L, "the stream is gone: Lua is closing");
-  return s;
-}
-
 /* Looks at the end of the callback whether something is left that feeds the stream; on_close functions that came after
  * the end are called here, too. */
 static void run_late(es_job *job);
+
+static void link_stream(es_stream *s) {
+  s->next = s->app->streams;
+  if (s->next != NULL)
+    s->next->prev = s;
+  s->app->streams = s;
+}
 
 es_stream *es_stream_new(es_app *app, es_exchange *exchange) {
   es_stream *s = calloc(1, sizeof *s);
@@ -27,10 +27,7 @@ es_stream *es_stream_new(es_app *app, es_exchange *exchange) {
   s->refs = 1;
   s->late_job.run = run_late;
   s->on_close_ref = s->data_ref = s->request_ref = s->lines_ref = LUA_NOREF;
-  s->next = app->streams;
-  if (s->next != NULL)
-    s->next->prev = s;
-  app->streams = s;
+  link_stream(s);
   return s;
 }
 
@@ -40,31 +37,6 @@ void es_stream_unref(es_stream *s) {
   es_exchange_unref(s->exchange);
   es_app_unref(s->app);
   free(s);
-}
-
-void es_push_stream(lua_State *L, es_stream *s) {
-  es_push_objects(L);
-  lua_rawgetp(L, -1, s);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    es_stream **box = es_new_userdata(L, sizeof *box);
-    *box = NULL;
-    luaL_getmetatable(L, CLASS);
-    lua_setmetatable(L, -2);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, -3, s);
-    *box = s;
-    s->refs++;
-  }
-  lua_remove(L, -2);
-}
-
-static int l_gc(lua_State *L) {
-  es_stream **box = luaL_checkudata(L, 1, CLASS);
-  if (*box != NULL)
-    es_stream_unref(*box);
-  *box = NULL;
-  return 0;
 }
 
 static bool is_open(const es_stream *s) {
@@ -202,254 +174,10 @@ void es_stream_drop(es_stream *s) {
   es_stream_unref(s);
 }
 
-/* --- Methods --- */
-
-static int closed(lua_State *L) {
-  lua_pushnil(L);
-  lua_pushliteral(L, "closed");
-  return 2;
-}
-
-static int send_event(lua_State *L, es_stream *s, const es_event *event) {
-  bool own = es_task_is(s->task, L);
-  if (!is_open(s))
-    return own ? es_task_dead(s->task, L) : closed(L);
-  if (!es_stream_open(s) || !is_open(s))
-    return closed(L);
-  s->used = true;
-  int err = es_exchange_send(s->exchange, event);
-  if (err == UV_ENOBUFS) {
-    if (own)
-      return es_task_send(s->task, L, event);
-    lua_pushnil(L);
-    lua_pushliteral(L, "backlog");
-    return 2;
-  }
-  if (err == UV_ECANCELED)
-    return closed(L);
-  if (err != 0)
-    return luaL_error(L, "send: out of memory");
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static int l_send(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  es_event_arg arg;
-  es_check_event(L, 2, "send", &arg);
-  return send_event(L, s, &arg.event);
-}
-
-static int l_comment(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  es_event event = ES_EVENT_INIT;
-  if (lua_type(L, 2) != LUA_TSTRING)
-    return luaL_error(L, "comment: text must be a string, not %s", luaL_typename(L, 2));
-  event.comment.ptr = lua_tolstring(L, 2, &event.comment.len);
-  return send_event(L, s, &event);
-}
-
-static int l_sleep(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  double seconds = es_check_seconds(L, 2, "sleep", false);
-  if (!es_task_is(s->task, L))
-    return luaL_error(L,
-                      "sleep: only the stream's own handler can wait; in a callback use stream:after or stream:every");
-  if (!is_open(s))
-    return es_task_dead(s->task, L);
-  if (!es_stream_open(s) || !is_open(s))
-    return es_task_dead(s->task, L);
-  return es_task_sleep(s->task, L, seconds);
-}
-
-static int new_interval(lua_State *L, bool repeats, const char *who) {
-  es_stream *s = es_check_stream(L, 1);
-  if (!is_open(s)) {
-    es_check_seconds(L, 2, who, repeats);
-    return closed(L);
-  }
-  return es_new_interval(L, s->app, s, repeats, who);
-}
-
-static int l_every(lua_State *L) {
-  return new_interval(L, true, "every");
-}
-
-static int l_after(lua_State *L) {
-  return new_interval(L, false, "after");
-}
-
-static int l_on_close(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (lua_type(L, 2) != LUA_TFUNCTION)
-    return luaL_error(L, "on_close: function expected, got %s", luaL_typename(L, 2));
-  if (s->app == NULL)
-    return 0;
-  if (s->on_close_ref == LUA_NOREF) {
-    lua_createtable(L, 1, 0);
-    s->on_close_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
-  lua_pushvalue(L, 2);
-  int count = 0;
-  for (bool more = true; more; count++) {
-    lua_rawgeti(L, -2, count + 1);
-    more = !lua_isnil(L, -1);
-    lua_pop(L, 1);
-  }
-  lua_rawseti(L, -2, count);
-  if (s->over && !s->late_job.posted) {
-    s->refs++;
-    s->next = s->app->streams;
-    if (s->next != NULL)
-      s->next->prev = s;
-    s->app->streams = s;
-    es_loop_post(&s->app->state->loop, &s->late_job);
-  }
-  return 0;
-}
-
-static int l_hold(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (!is_open(s))
-    return closed(L);
-  s->held = s->used = true;
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static int l_flush(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (!is_open(s) || !es_stream_open(s))
-    return closed(L);
-  es_exchange_flush(s->exchange);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static int l_close(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (is_open(s) && es_stream_open(s))
-    es_exchange_end(s->exchange, ES_END_SERVER);
-  return 0;
-}
-
-/* _lines([block]): the header lines that wait for the head, "" at first; nil when the head is sent. */
-static int l_lines(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (s->exchange->head_sent || !is_open(s)) {
-    lua_pushnil(L);
-    return 1;
-  }
-  if (lua_type(L, 2) == LUA_TSTRING) {
-    es_unref(L, &s->lines_ref);
-    lua_pushvalue(L, 2);
-    s->lines_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  if (s->lines_ref == LUA_NOREF)
-    lua_pushliteral(L, "");
-  else
-    lua_rawgeti(L, LUA_REGISTRYINDEX, s->lines_ref);
-  return 1;
-}
-
-/* _answer(status, lines, body): an ordinary answer instead of the stream. */
-static int l_answer(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  es_slice lines, body;
-  int status = (int)luaL_checkinteger(L, 2);
-  lines.ptr = luaL_checklstring(L, 3, &lines.len);
-  body.ptr = luaL_checklstring(L, 4, &body.len);
-  es_exchange_answer(s->exchange, status, lines, body);
-  return 0;
-}
-
-/* --- Fields --- */
-
-static int field_closed(lua_State *L, es_stream *s) {
-  lua_pushboolean(L, !is_open(s));
-  return 1;
-}
-
-static int field_request(lua_State *L, es_stream *s) {
-  es_push_request(L, s);
-  return 1;
-}
-
-static int field_data(lua_State *L, es_stream *s) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->data_ref); /* nil for LUA_NOREF */
-  return 1;
-}
-
-static int field_last_event_id(lua_State *L, es_stream *s) {
-  es_push_state_hook(L, es_state_of(L), "last_event_id");
-  es_push_request(L, s);
-  lua_call(L, 1, 1);
-  return 1;
-}
-
-static int l_index(lua_State *L) {
-  lua_pushvalue(L, 2);
-  lua_rawget(L, lua_upvalueindex(1));
-  if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
-    return 1;
-  static const struct {
-    const char *name;
-    int (*get)(lua_State *L, es_stream *s);
-  } fields[] = {{"closed", field_closed},
-                {"data", field_data},
-                {"request", field_request},
-                {"last_event_id", field_last_event_id}};
-  es_stream *s = es_check_stream(L, 1);
-  const char *name = lua_tostring(L, 2);
-  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-    if (strcmp(name, fields[i].name) == 0)
-      return fields[i].get(L, s);
-  }
-  return 1;
-}
-
-static int l_newindex(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "data") != 0)
-    return luaL_error(L, "stream: only stream.data can be set; keep your own values in it");
-  es_unref(L, &s->data_ref);
-  if (s->over || s->app == NULL)
-    return luaL_error(L, "stream: data cannot be set any more: the stream is over");
-  if (!lua_isnil(L, 3)) {
-    lua_pushvalue(L, 3);
-    s->data_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  return 0;
-}
-
-static int l_tostring(lua_State *L) {
-  es_stream *s = es_check_stream(L, 1);
-  es_slice path = s->exchange->request->path;
-  lua_pushlstring(L, path.ptr, path.len);
-  lua_pushfstring(L, "stream %s (%s)", lua_tostring(L, -1), is_open(s) ? "open" : es_reason_name(s->exchange->reason));
-  return 1;
-}
-
-void es_open_stream_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"send", l_send},    {"comment", l_comment}, {"sleep", l_sleep},
-                                     {"every", l_every},  {"after", l_after},     {"on_close", l_on_close},
-                                     {"hold", l_hold},    {"flush", l_flush},     {"close", l_close},
-                                     {"_lines", l_lines}, {"_answer", l_answer},  {NULL, NULL}};
-  luaL_newmetatable(L, CLASS);
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -4, "stream"); /* the Lua side adds its methods there */
-  lua_pushcclosure(L, l_index, 1);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, l_newindex);
-  lua_setfield(L, -2, "__newindex");
-  lua_pushcfunction(L, l_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushcfunction(L, l_tostring);
-  lua_setfield(L, -2, "__tostring");
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
-  lua_pop(L, 1);
+void es_stream_call_late(es_stream *s) {
+  if (s->late_job.posted)
+    return;
+  s->refs++;
+  link_stream(s);
+  es_loop_post(&s->app->state->loop, &s->late_job);
 }

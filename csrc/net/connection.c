@@ -1,6 +1,6 @@
 #include "net/connection.h"
 
-#include "net/head.h"
+#include "net/intake.h"
 #include "net/platform.h"
 #include "net/server.h"
 
@@ -23,9 +23,8 @@
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 static void on_due(es_deadline *deadline);
-static void run_held(es_job *job);
 
-static void set_due(es_connection *c, double seconds) {
+void es_connection_set_due(es_connection *c, double seconds) {
   uint64_t due = c->since + (uint64_t)(seconds * 1000), now = uv_now(&c->server->loop->uv);
   if (due <= now)
     due = now + 1; /* a deadline that is set while it is due must differ */
@@ -34,7 +33,7 @@ static void set_due(es_connection *c, double seconds) {
 }
 
 /* Tells libuv what to watch: what the state reads for, and room to write where bytes were refused. */
-static void watch(es_connection *c) {
+void es_connection_watch(es_connection *c) {
   int events = c->writing ? UV_WRITABLE : 0;
   if (!c->gone) {
     if (c->state == ES_READING) /* the next request waits until the answer before it is with the kernel */
@@ -50,7 +49,7 @@ static void watch(es_connection *c) {
     uv_poll_start(&c->poll, events, on_poll);
 }
 
-static void enter(es_connection *c, es_connection_state state) {
+void es_connection_enter(es_connection *c, es_connection_state state) {
   c->state = (uint8_t)state;
   c->gone = false; /* what the state reads for will tell again */
   c->since = es_loop_now(c->server->loop);
@@ -69,7 +68,7 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   c->out.pool = &server->loop->pool;
   c->shed = shed;
   c->deadline.on_due = on_due;
-  c->held_job.run = run_held;
+  c->held_job.run = es_intake_run_held;
   c->peer.family = address->ss_family;
   if (address->ss_family == AF_INET) {
     const struct sockaddr_in *in = (const struct sockaddr_in *)address;
@@ -88,9 +87,9 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   server->connections = c;
   server->stats.connections++;
   es_loop_hold(server->loop);
-  enter(c, ES_READING);
-  watch(c);
-  set_due(c, server->limits.header_seconds);
+  es_connection_enter(c, ES_READING);
+  es_connection_watch(c);
+  es_connection_set_due(c, server->limits.header_seconds);
 }
 
 static void on_closed(uv_handle_t *handle) {
@@ -158,9 +157,9 @@ static void start_lingering(es_connection *c) {
     es_connection_close(c, ES_END_SERVER);
     return;
   }
-  enter(c, ES_LINGERING);
-  watch(c);
-  set_due(c, LINGER_SECONDS);
+  es_connection_enter(c, ES_LINGERING);
+  es_connection_watch(c);
+  es_connection_set_due(c, LINGER_SECONDS);
 }
 
 /* Everything that was queued is with the kernel. */
@@ -214,7 +213,7 @@ void es_connection_flush(es_connection *c) {
   bool writing = es_queue_bytes(&c->out) > 0;
   if (writing != c->writing) {
     c->writing = writing;
-    watch(c);
+    es_connection_watch(c);
   }
   if (!writing)
     drained(c);
@@ -227,137 +226,10 @@ void es_connection_flush_now(es_connection *c) {
   es_connection_flush(c);
 }
 
-/* Answers what is no request (yet), and closes. */
-static void refuse(es_connection *c, int status, const char *reason) {
-  char body[256];
-  size_t len = strlen(reason);
-  if (len > sizeof body - 2)
-    len = sizeof body - 2;
-  memcpy(body, reason, len);
-  body[len++] = '\n';
-  static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
-  es_head head = {.status = status,
-                  .date = es_loop_date(c->server->loop),
-                  .extra = {type, sizeof type - 1},
-                  .content_length = (int64_t)len};
-  c->server->stats.rejected++;
-  if (es_head_write(&c->out, &head) != 0 || es_queue_append(&c->out, body, len) != 0) {
-    es_connection_close(c, ES_END_ERROR);
-    return;
-  }
-  es_connection_done(c, false);
-}
-
-static bool wants_stream(const es_request *request) {
-  static const char type[] = "text/event-stream";
-  const es_header *accept = es_request_header(request, "accept");
-  if (accept == NULL)
-    return false;
-  for (size_t i = 0; i + sizeof type - 1 <= accept->value.len; i++) {
-    if (memcmp(accept->value.ptr + i, type, sizeof type - 1) == 0)
-      return true;
-  }
-  return false;
-}
-
-/* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it is refused. */
-static void shed(es_exchange *x) {
-  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
-  static const char text[] = "the server is full\n";
-  x->connection->last = true;
-  x->server->stats.rejected++;
-  if (wants_stream(x->request))
-    es_exchange_come_back(x, ES_END_SERVER);
-  else
-    es_exchange_answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1});
-}
-
-static void begin_exchange(es_connection *c) {
-  es_request *request = es_parser_take(c->parser);
-  es_parser_free(c->parser); /* a stream may run for days, and the next request can make its own */
-  c->parser = NULL;
-  c->exchange = es_exchange_new(c, request);
-  if (c->exchange == NULL) {
-    es_request_unref(request);
-    es_connection_close(c, ES_END_ERROR);
-    return;
-  }
-  c->server->stats.requests++;
-  es_loop_remove_deadline(c->server->loop, &c->deadline);
-  enter(c, ES_ANSWERING);
-  es_exchange *x = es_exchange_ref(c->exchange);
-  if (c->shed || c->server->closing) {
-    x->server->stats.requests--;
-    shed(x);
-  } else {
-    c->server->handlers->on_request(x);
-  }
-  if (x->reason == ES_OPEN)
-    watch(c);
-  es_exchange_unref(x);
-}
-
-/* Keeps what stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
-static void hold(es_connection *c, const char *bytes, size_t size) {
-  c->held = malloc(size);
-  if (c->held == NULL) {
-    c->last = true; /* the next request is lost, and the connection's end tells so */
-    return;
-  }
-  memcpy(c->held, bytes, size);
-  c->held_len = size;
-}
-
-static void take(es_connection *c, const char *bytes, size_t size) {
-  es_server *server = c->server;
-  if (c->parser == NULL) {
-    c->parser = es_parser_new(server->limits.header_bytes, server->limits.body_bytes);
-    if (c->parser == NULL) {
-      es_connection_close(c, ES_END_ERROR);
-      return;
-    }
-  }
-  bool begun = es_parser_begun(c->parser);
-  size_t taken;
-  es_parse result = es_parser_feed(c->parser, bytes, size, &taken);
-  switch (result) {
-  case ES_PARSE_CONTINUE:
-    if (es_queue_append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 0)
-      es_connection_dirty(c);
-    break;
-  case ES_PARSE_MORE:
-    break;
-  case ES_PARSE_DONE:
-    if (taken < size)
-      hold(c, bytes + taken, size - taken);
-    begin_exchange(c);
-    return;
-  case ES_PARSE_ERROR:
-    refuse(c, es_parser_status(c->parser), es_parser_reason(c->parser));
-    return;
-  }
-  if (!begun && es_parser_begun(c->parser)) {
-    c->since = uv_now(&server->loop->uv);
-    set_due(c, server->limits.header_seconds);
-  }
-}
-
-static void run_held(es_job *job) {
-  es_connection *c = (es_connection *)((char *)job - offsetof(es_connection, held_job));
-  char *held = c->held;
-  size_t size = c->held_len;
-  if (c->state != ES_READING || held == NULL)
-    return;
-  c->held = NULL;
-  watch(c);
-  take(c, held, size); /* may close, but frees only in a callback of libuv's */
-  free(held);
-}
-
 static void close_when_sent(es_connection *c) {
-  enter(c, ES_CLOSING);
-  watch(c);
-  set_due(c, DELIVER_SECONDS);
+  es_connection_enter(c, ES_CLOSING);
+  es_connection_watch(c);
+  es_connection_set_due(c, DELIVER_SECONDS);
 }
 
 static void on_readable(es_connection *c) {
@@ -370,7 +242,7 @@ static void on_readable(es_connection *c) {
   }
   if (n > 0) {
     if (c->state == ES_READING)
-      take(c, buffer, (size_t)n);
+      es_intake_take(c, buffer, (size_t)n);
     return; /* else: bytes after a stream's request, or after the last one, are read and dropped */
   }
   /* it sends no more, but may still read what it was promised */
@@ -378,7 +250,7 @@ static void on_readable(es_connection *c) {
     close_when_sent(c);
   if (c->state == ES_CLOSING) {
     c->gone = true;
-    watch(c);
+    es_connection_watch(c);
     return;
   }
   es_connection_close(c, ES_END_CLIENT);
@@ -399,7 +271,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
       on_readable(c);
     else if ((events & UV_DISCONNECT) && c->state != ES_CLOSED) {
       c->gone = true; /* no more requests; the answer under way may still be read */
-      watch(c);
+      es_connection_watch(c);
     }
   }
   es_loop_settle(loop);
@@ -412,7 +284,7 @@ void es_connection_streams(es_connection *c) {
   if (c->gone)
     es_connection_close(c, ES_END_CLIENT);
   else
-    watch(c);
+    es_connection_watch(c);
 }
 
 /* A quiet time after which the next heartbeat falls due: different each time, so that streams which fell silent
@@ -430,7 +302,7 @@ static void set_stream_due(es_connection *c) {
       quiet = left > 0 ? left : 0.001;
   }
   if (quiet > 0)
-    set_due(c, quiet);
+    es_connection_set_due(c, quiet);
 }
 
 void es_connection_opened(es_connection *c) {
@@ -465,9 +337,9 @@ static void on_due(es_deadline *deadline) {
   if (c->state == ES_ANSWERING && c->exchange->streaming)
     on_stream_due(c);
   else if (c->state == ES_READING && c->parser != NULL && es_parser_begun(c->parser))
-    refuse(c, 408, "the request took too long");
+    es_intake_refuse(c, 408, "the request took too long");
   else if (!c->streamed && es_queue_bytes(&c->out) > 0 && quiet < patience * 1000)
-    set_due(c, patience); /* an ordinary answer has its time as long as the client takes some of it */
+    es_connection_set_due(c, patience); /* an ordinary answer has its time as long as the client takes some of it */
   else
     es_connection_close(c, c->state == ES_CLOSING ? ES_END_SLOW : ES_END_SERVER);
 }
@@ -477,9 +349,9 @@ void es_connection_done(es_connection *c, bool keep) {
     return;
   es_connection_dirty(c);
   if (keep && !c->last) {
-    enter(c, ES_READING);
-    watch(c);
-    set_due(c, KEEP_ALIVE_SECONDS);
+    es_connection_enter(c, ES_READING);
+    es_connection_watch(c);
+    es_connection_set_due(c, KEEP_ALIVE_SECONDS);
   } else {
     close_when_sent(c);
   }

@@ -6,8 +6,8 @@
 #ifndef ES_NET_CONNECTION_H
 #define ES_NET_CONNECTION_H
 
+#include "core/parser.h"
 #include "core/queue.h"
-#include "core/request.h"
 #include "net/exchange.h"
 #include "net/loop.h"
 
@@ -56,6 +56,11 @@ void es_connection_flush(es_connection *connection);
 
 /* The same ahead of the turn's end, unless the kernel is known to be full. */
 void es_connection_flush_now(es_connection *connection);
+
+/* For intake.c. Enters a state; watches what the state reads for; sets what falls due so many seconds after `since`. */
+void es_connection_enter(es_connection *connection, es_connection_state state);
+void es_connection_watch(es_connection *connection);
+void es_connection_set_due(es_connection *connection, double seconds);
 
 /* For exchange.c. The exchange has become a stream; its head is queued; it is over (keep: the client may send another
  * request, as far as the exchange is concerned). */

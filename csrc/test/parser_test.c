@@ -1,4 +1,4 @@
-#include "core/request.h"
+#include "core/parser.h"
 #include "core/text.h"
 
 #include "check.h"
@@ -155,6 +155,6 @@ int main(void) {
   splits_targets();
   asks_to_continue();
   decodes();
-  printf("request: %d checks passed\n", checks);
+  printf("parser: %d checks passed\n", checks);
   return 0;
 }

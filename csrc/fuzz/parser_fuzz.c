@@ -1,6 +1,6 @@
 /* The request parser fed with any bytes: whole, and in pieces whose lengths the input says. Both must understand the
  * same; nothing may be kept beyond the limits; and what is decoded from a request stays within its room. */
-#include "core/request.h"
+#include "core/parser.h"
 #include "core/text.h"
 
 #include <stdint.h>

@@ -1,0 +1,134 @@
+#include "net/intake.h"
+
+#include "net/head.h"
+#include "net/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Answers what is no request (yet), and closes. */
+void es_intake_refuse(es_connection *c, int status, const char *reason) {
+  char body[256];
+  size_t len = strlen(reason);
+  if (len > sizeof body - 2)
+    len = sizeof body - 2;
+  memcpy(body, reason, len);
+  body[len++] = '\n';
+  static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
+  es_head head = {.status = status,
+                  .date = es_loop_date(c->server->loop),
+                  .extra = {type, sizeof type - 1},
+                  .content_length = (int64_t)len};
+  c->server->stats.rejected++;
+  if (es_head_write(&c->out, &head) != 0 || es_queue_append(&c->out, body, len) != 0) {
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
+  es_connection_done(c, false);
+}
+
+static bool wants_stream(const es_request *request) {
+  static const char type[] = "text/event-stream";
+  const es_header *accept = es_request_header(request, "accept");
+  if (accept == NULL)
+    return false;
+  for (size_t i = 0; i + sizeof type - 1 <= accept->value.len; i++) {
+    if (memcmp(accept->value.ptr + i, type, sizeof type - 1) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it is refused. */
+static void shed(es_exchange *x) {
+  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  static const char text[] = "the server is full\n";
+  x->connection->last = true;
+  x->server->stats.rejected++;
+  if (wants_stream(x->request))
+    es_exchange_come_back(x, ES_END_SERVER);
+  else
+    es_exchange_answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1});
+}
+
+static void begin_exchange(es_connection *c) {
+  es_request *request = es_parser_take(c->parser);
+  es_parser_free(c->parser); /* a stream may run for days, and the next request can make its own */
+  c->parser = NULL;
+  c->exchange = es_exchange_new(c, request);
+  if (c->exchange == NULL) {
+    es_request_unref(request);
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
+  c->server->stats.requests++;
+  es_loop_remove_deadline(c->server->loop, &c->deadline);
+  es_connection_enter(c, ES_ANSWERING);
+  es_exchange *x = es_exchange_ref(c->exchange);
+  if (c->shed || c->server->closing) {
+    x->server->stats.requests--;
+    shed(x);
+  } else {
+    c->server->handlers->on_request(x);
+  }
+  if (x->reason == ES_OPEN)
+    es_connection_watch(c);
+  es_exchange_unref(x);
+}
+
+/* Keeps what stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
+static void hold(es_connection *c, const char *bytes, size_t size) {
+  c->held = malloc(size);
+  if (c->held == NULL) {
+    c->last = true; /* the next request is lost, and the connection's end tells so */
+    return;
+  }
+  memcpy(c->held, bytes, size);
+  c->held_len = size;
+}
+
+void es_intake_take(es_connection *c, const char *bytes, size_t size) {
+  es_server *server = c->server;
+  if (c->parser == NULL) {
+    c->parser = es_parser_new(server->limits.header_bytes, server->limits.body_bytes);
+    if (c->parser == NULL) {
+      es_connection_close(c, ES_END_ERROR);
+      return;
+    }
+  }
+  bool begun = es_parser_begun(c->parser);
+  size_t taken;
+  es_parse result = es_parser_feed(c->parser, bytes, size, &taken);
+  switch (result) {
+  case ES_PARSE_CONTINUE:
+    if (es_queue_append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 0)
+      es_connection_dirty(c);
+    break;
+  case ES_PARSE_MORE:
+    break;
+  case ES_PARSE_DONE:
+    if (taken < size)
+      hold(c, bytes + taken, size - taken);
+    begin_exchange(c);
+    return;
+  case ES_PARSE_ERROR:
+    es_intake_refuse(c, es_parser_status(c->parser), es_parser_reason(c->parser));
+    return;
+  }
+  if (!begun && es_parser_begun(c->parser)) {
+    c->since = uv_now(&server->loop->uv);
+    es_connection_set_due(c, server->limits.header_seconds);
+  }
+}
+
+void es_intake_run_held(es_job *job) {
+  es_connection *c = (es_connection *)((char *)job - offsetof(es_connection, held_job));
+  char *held = c->held;
+  size_t size = c->held_len;
+  if (c->state != ES_READING || held == NULL)
+    return;
+  c->held = NULL;
+  es_connection_watch(c);
+  es_intake_take(c, held, size); /* may close, but frees only in a callback of libuv's */
+  free(held);
+}

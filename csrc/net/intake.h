@@ -1,0 +1,17 @@
+/* intake: a connection's bytes become requests, and requests exchanges; what is no request is refused. */
+#ifndef ES_NET_INTAKE_H
+#define ES_NET_INTAKE_H
+
+#include "net/connection.h"
+
+/* Takes bytes that were read while a request was awaited. A whole request begins an exchange; what stands behind it is
+ * held until that is answered. */
+void es_intake_take(es_connection *connection, const char *bytes, size_t size);
+
+/* Answers with an error and closes. */
+void es_intake_refuse(es_connection *connection, int status, const char *reason);
+
+/* The connection's held_job: goes on with what was held. */
+void es_intake_run_held(es_job *job);
+
+#endif
