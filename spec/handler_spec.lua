@@ -314,6 +314,23 @@ describe("handler", function()
         client:close()
         assert.matches("__close went wrong", streams.errors(app).message, 1, true)
       end)
+
+      it("has its answers in a __close, too", function()
+        local answers
+        local body = compile [[
+          local stream, tell = ...
+          local variable <close> = setmetatable({}, {
+            __close = function() tell { stream:send "x", (select(2, stream:send "x")), select(2, stream:sleep(0)) } end,
+          })
+          stream:send "x"
+          while true do stream:sleep(60) end
+        ]]
+        local client = open(function(stream) body(stream, function(told) answers = told end) end)
+        client:wait "\ndata: x\n"
+        client:close()
+        net.wait(function() return answers end, "the __close")
+        assert.same({ [2] = "closed", [3] = "closed" }, answers)
+      end)
     end
 
     if waits_in_pcall then

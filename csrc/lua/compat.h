@@ -127,9 +127,8 @@ static inline void es_traceback(lua_State *L, lua_State *co, int level) {
   lua_pushthread(co);
   if (co != L)
     lua_xmove(co, L, 1);
-  lua_pushliteral(L, "");
-  lua_pushinteger(L, co != L ? level : level + 1);
-  if (lua_pcall(L, 3, 1, 0) != 0) {
+  (void)level; /* given with a message only, which would add an empty line */
+  if (lua_pcall(L, 1, 1, 0) != 0) {
     lua_pop(L, 1);
     lua_pushliteral(L, "");
   }

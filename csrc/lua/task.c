@@ -25,6 +25,7 @@ struct es_task {
   int co_ref;
   uint8_t waits;
   bool told;    /* it was told of the stream's end: the next wait ends it */
+  bool closing; /* its <close> variables are being closed: it cannot wait any more */
   token *token; /* of the await under way, anchored by token_ref */
   int token_ref;
   int arguments; /* on co's stack, for the ready job */
@@ -109,6 +110,7 @@ static void resume(es_task *task, int arguments) {
     report(task);
   else if (status == LUA_OK && !stream->is_stream)
     answer(task, results);
+  task->closing = true;
   if (es_close_thread(co, state->L) != LUA_OK && dead && lua_touserdata(co, -1) != &dead_key)
     report(task); /* a <close> variable of a dead handler failed */
   stream->refs++;
@@ -158,11 +160,12 @@ bool es_task_is(const es_task *task, const lua_State *L) {
 }
 
 int es_task_dead(es_task *task, lua_State *L) {
-  if (task->told && es_is_yieldable(L)) { /* it is never resumed: no pcall of the script's can catch that */
+  if (task->told && !task->closing &&
+      es_is_yieldable(L)) { /* it is never resumed: no pcall of the script's can catch that */
     task->waits = WAITS_NO_MORE;
     return lua_yield(L, 0);
   }
-  if (task->told) {
+  if (task->told && !task->closing) {
     lua_pushlightuserdata(L, (void *)(uintptr_t)&dead_key);
     return lua_error(L);
   }
