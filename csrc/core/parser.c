@@ -367,7 +367,7 @@ es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *ta
     result = execute(p, bytes + before, size - before, taken);
     size_t rest = *taken - before, grown = p->body_len - body;
     p->extra += rest > grown ? rest - grown : 0;
-    if (result == ES_PARSE_MORE && p->extra > p->header_bytes + CHUNK_EXTRA * p->body_len)
+    if (result != ES_PARSE_ERROR && p->extra > p->header_bytes + CHUNK_EXTRA * p->body_len)
       return fail(p, 413, "what surrounds the request's body is too large");
   }
   if (result == ES_PARSE_MORE && p->head_done && !had_head && p->wants_continue)

@@ -86,8 +86,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     return 0;
   outcome whole = parse(input + 4, size - 4, NULL, 0);
   outcome pieces = parse(input + 4, size - 4, input, 4);
-  /* a piece may meet a limit before the whole would have shown its error; all else must agree */
-  bool limits = whole.status == 431 || whole.status == 414 || pieces.status == 431 || pieces.status == 414;
+  /* what surrounds a chunked body is measured against the body so far, and that depends on the pieces; a piece may also
+   * meet the head's limit before the whole would have shown its error; all else must agree */
+  bool limits = false;
+  for (int i = 0; i < 2; i++) {
+    int status = i == 0 ? whole.status : pieces.status;
+    limits = limits || status == 413 || status == 414 || status == 431;
+  }
   if (!limits && (whole.requests != pieces.requests || whole.status != pieces.status || whole.hash != pieces.hash))
     abort();
   return 0;
