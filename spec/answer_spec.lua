@@ -138,6 +138,8 @@ describe("a plain handler that returns", function()
     assert.same({ 201, "late" }, { status, body })
   end)
 
+  local FROM = "handler of GET /: "
+
   -- The answer must be 500, the error told once, and the next request answered.
   local function fails(message, ...)
     local count, values = select("#", ...), { ... }
@@ -158,37 +160,37 @@ describe("a plain handler that returns", function()
   end
 
   describe("what is no answer is reported, and answers 500:", function()
-    local STATUS = "handler: status must be a whole number from 200 to 599, not "
+    local STATUS = FROM .. "status must be a whole number from 200 to 599, not "
 
     for name, result in pairs {
-      ["a table"] = { "table", {} }, ["a boolean"] = { "true", true }, ["a status below 200"] = { "100", 100 },
+      ["a table"] = { "a table", {} }, ["a boolean"] = { "true", true }, ["a status below 200"] = { "100", 100 },
       ["a status above 599"] = { "600", 600 }, ["a fraction"] = { "200.5", 200.5 }, ["NaN"] = { "", 0 / 0 },
-      ["infinity"] = { "", math.huge }, ["a status as text"] = { "200", "200", "x" },
+      ["infinity"] = { "", math.huge }, ["a status as text"] = { "'200'", "200", "x" },
       ["a body without a status"] = { "nil", nil, "x" },
     } do
       it(name, function() fails(STATUS .. result[1], result[2], result[3]) end)
     end
 
-    it("a table as the body", function() fails("handler: body must be a string, not table", 200, {}) end)
-    it("a function as the body", function() fails("handler: body must be a string, not function", 200, print) end)
-    it("text as headers", function() fails("handler: headers must be a table, not string", 200, "x", "A: b") end)
+    it("a table as the body", function() fails(FROM .. "body must be a string, not table", 200, {}) end)
+    it("a function as the body", function() fails(FROM .. "body must be a string, not function", 200, print) end)
+    it("text as headers", function() fails(FROM .. "headers must be a table, not string", 200, "x", "A: b") end)
     it("a list as headers", function()
-      fails("handler: header name must be a token, not a number", 200, "x", { "A: b" })
+      fails(FROM .. "header name must be a token, not a number", 200, "x", { "A: b" })
     end)
 
     it("a header that is a boolean", function()
-      fails("handler: header 'X-A' must be a string, a number or a list of them, not boolean", 200, "x",
+      fails(FROM .. "header 'X-A' must be a string, a number or a list of them, not boolean", 200, "x",
         { ["X-A"] = true })
     end)
 
     it("a list in a list", function()
-      fails("handler: header 'X-A' must be a string, a number or a list of them, not table", 200, "x",
+      fails(FROM .. "header 'X-A' must be a string, a number or a list of them, not table", 200, "x",
         { ["X-A"] = { { "b" } } })
     end)
 
     for _, name in ipairs { "Content-Length", "transfer-encoding", "Connection", "DATE" } do
       it("the header " .. name .. ", which the server writes", function()
-        fails(("handler: header '%s' is written by the server"):format(name), 200, "x", { [name] = "1" })
+        fails((FROM .. "header '%s' is written by the server"):format(name), 200, "x", { [name] = "1" })
       end)
     end
   end)
@@ -215,17 +217,17 @@ describe("a plain handler that returns", function()
 
     for name, bytes in pairs(BREAKS) do
       it(name .. " in a header's value", function()
-        is_whole(fails("handler: header 'X-A' must not contain control characters", 200, "x",
+        is_whole(fails(FROM .. "header 'X-A' must not contain control characters", 200, "x",
           { ["X-A"] = "b" .. bytes .. "Injected: 1" }))
       end)
 
       it(name .. " at the end of a header's value", function()
-        is_whole(fails("handler: header 'X-A' must not contain control characters", 200, "x",
+        is_whole(fails(FROM .. "header 'X-A' must not contain control characters", 200, "x",
           { ["X-A"] = "b" .. bytes }))
       end)
 
       it(name .. " in a list of values", function()
-        is_whole(fails("handler: header 'X-A' must not contain control characters", 200, "x",
+        is_whole(fails(FROM .. "header 'X-A' must not contain control characters", 200, "x",
           { ["X-A"] = { "a", bytes .. "Injected: 1" } }))
       end)
 
@@ -355,7 +357,7 @@ describe("stream:header", function()
       end
       for method, argument in pairs { send = "x", comment = "x", flush = "none", sleep = 0 } do
         local message = raised(header, function(stream) stream[method](stream, argument) end)
-        assert.matches("header: the head is sent already; set headers before the first send, subscribe or sleep",
+        assert.matches("header: the head is sent already; set headers before the first send or sleep",
           message, 1, true)
       end
     end)
@@ -549,6 +551,7 @@ describe("stream:reject", function()
       ["status must be a whole number from 200 to 599, not 99"] = function(s) s:reject(99) end,
       ["status must be a whole number from 200 to 599, not nil"] = function(s) s:reject(nil, "x") end,
       ["body must be a string, not table"] = function(s) s:reject(403, {}) end,
+      ["status must be a whole number from 200 to 599, not '404'"] = function(s) s:reject "404" end,
       ["headers must be a table, not string"] = function(s) s:reject(403, "x", "y") end,
       ["header name must be a token, not 'A b'"] = function(s) s:reject(403, "x", { ["A b"] = "c" }) end,
       ["header 'A' must not contain control characters"] = function(s) s:reject(403, "x", { A = "b\r\nC: d" }) end,

@@ -101,10 +101,15 @@ describe("the error of", function()
       { "app:serve {}", "listen: give one of port, path and fd" },
       { "app:close { grace = -1 }", "close: grace must be a number of seconds, 0 or more, not -1" },
       { "app:close(5)", "close: options must be a table, not number" },
-      { "app:stream('/', { methods = 'POST' }, print)", "stream: methods must be a list of methods, not 'POST'" },
-      { "app:stream('/', { methods = {} }, print)", "stream: methods must be a list of methods, not a table" },
+      { "app.get('/', print)", "get: call it with a colon: app:get(...)" },
+      { "app.listen { port = 0 }", "listen: call it with a colon: app:listen(...)" },
+      { "eventstream.new { cors = '*' }", "new: cors must be left out (this version has no such option yet), not '*'" },
+      { "app:stream('/', { methods = 'POST' }, print)",
+        "stream: methods must be a list of at least one method, not 'POST'" },
+      { "app:stream('/', { methods = {} }, print)",
+        "stream: methods must be a list of at least one method, not a table" },
       { "app:stream('/', { methods = { 'post' } }, print)",
-        "stream: methods must be a list of methods in upper case (HEAD comes with GET), not a table" },
+        "stream: methods must be a list of methods in upper case (HEAD comes with GET), not 'post'" },
     }
   end)
 
@@ -131,7 +136,7 @@ describe("the error of", function()
       { "app:get('/a/:', print)", "get: path '/a/:' has a parameter without a name" },
       { "app:get('/*/a', print)", "get: path '/*/a' goes on after '*'" },
       { "app:route('get', '/', print)", "route: method must be a name in upper case, not 'get'" },
-      { "app:route(nil, '/', print)", "route: method must be a name in upper case, not a nil" },
+      { "app:route(nil, '/', print)", "route: method must be a name in upper case, not nil" },
     }
 
     it("does not stop another method on a path that is taken", function()
@@ -239,7 +244,7 @@ describe("the error of", function()
       ["stream:on_close()"] = "on_close: function expected, got no value",
       ["stream:every('1', print)"] = "every: seconds must be a number, not string",
       ["stream:header('X-Late', '1')"] =
-        "header: the head is sent already; set headers before the first send, subscribe or sleep",
+        "header: the head is sent already; set headers before the first send or sleep",
       ["stream:reject(404)"] = "reject: the stream has begun; it can only be closed",
       ["stream.name = 'x'"] = "stream: only stream.data can be set; keep your own values in it",
     } do

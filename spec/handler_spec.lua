@@ -845,7 +845,8 @@ describe("handler", function()
     it("by returning nonsense from a plain handler gives 500", function()
       local app, port = serve(function(app) app:get("/", function() return "200 OK", {} end) end)
       net.connect(port):get("/"):wait "^HTTP/1.1 500 "
-      assert.matches("handler: status must be a whole number from 200 to 599", streams.errors(app).message, 1, true)
+      local failure = streams.errors(app)
+      assert.matches("handler of GET /: status must be a whole number from 200 to 599", failure.message, 1, true)
     end)
 
     it("after the head ends the stream with its last chunk", function()

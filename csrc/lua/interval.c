@@ -8,6 +8,7 @@ struct es_interval {
   es_timer timer;    /* first: the one is the other */
   es_stream *stream; /* NULL: the app's own */
   int function_ref;
+  int stream_ref; /* the stream's userdata, which the function is called with */
   bool repeats;
   es_app *app;
   es_interval **box; /* the userdata's pointer to us, while there is one */
@@ -25,6 +26,7 @@ void es_interval_free(es_interval *i) {
   if (i->box != NULL)
     *i->box = NULL;
   es_unref(i->app->state->L, &i->function_ref);
+  es_unref(i->app->state->L, &i->stream_ref);
   es_timer_stop(&i->timer);
   es_stream *stream = i->stream;
   free(i);
@@ -38,13 +40,13 @@ static void on_tick(es_timer *timer) {
   es_stream *stream = i->stream;
   lua_State *L = app->state->L;
   lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+  if (stream != NULL)
+    lua_rawgeti(L, LUA_REGISTRYINDEX, i->stream_ref);
   app->refs++;
   if (!i->repeats)
     es_interval_free(i);
-  if (stream != NULL) {
+  if (stream != NULL)
     stream->refs++;
-    es_push_stream(L, stream);
-  }
   if (!es_call(app->state, app, stream, stream != NULL, 0) && stream != NULL)
     es_stream_failed(stream);
   if (stream != NULL)
@@ -63,16 +65,22 @@ int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, 
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
   lua_pushvalue(L, 3);
-  int function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  int function_ref = luaL_ref(L, LUA_REGISTRYINDEX), stream_ref = LUA_NOREF;
+  if (stream != NULL) {
+    lua_pushvalue(L, 1);
+    stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
   es_interval *i = calloc(1, sizeof *i);
   if (i == NULL) {
     es_unref(L, &function_ref);
+    es_unref(L, &stream_ref);
     return luaL_error(L, "%s: out of memory", who);
   }
   es_interval **list = stream != NULL ? &stream->intervals : &app->intervals;
   i->app = app;
   i->stream = stream;
   i->function_ref = function_ref;
+  i->stream_ref = stream_ref;
   i->repeats = repeats;
   i->box = box;
   i->next = *list;

@@ -34,6 +34,8 @@ local OPTIONS = {
     if type(value) ~= "table" then return "a table" end
   end,
   on_error = check.callable,
+  cors = function() return "left out (this version has no such option yet)" end,
+  channels = function() return "left out (this version has no such option yet)" end,
 }
 
 local DEFAULTS = {
@@ -71,7 +73,7 @@ end
 
 -- The coroutine of an ordinary handler.
 local function plain(handler, request)
-  return headers.answer("handler", handler(request))
+  return headers.result(("handler of %s %s"):format(request.method, request.path), handler(request))
 end
 
 -- What the core asks: what to do with a request (csrc/lua/app.c).
@@ -174,7 +176,13 @@ function App.last_failure()
   return last_failure
 end
 
+local function check_self(app, who)
+  if getmetatable(app) ~= App then error(("%s: call it with a colon: app:%s(...)"):format(who, who), 0) end
+end
+
 local function add_route(app, who, methods, path, handler, kind)
+  local ok, failure = pcall(check_self, app, who)
+  if not ok then error(failure, 3) end
   if type(handler) ~= "function" then
     error(("%s: handler must be a function, not %s"):format(who, handler == nil and "nil" or "a " .. type(handler)), 3)
   end
@@ -186,10 +194,10 @@ end
 
 local STREAM_OPTIONS = {
   methods = function(value)
-    if type(value) ~= "table" or #value == 0 then return "a list of methods" end
+    if type(value) ~= "table" or #value == 0 then return "a list of at least one method" end
     for _, method in ipairs(value) do
       if type(method) ~= "string" or not method:find("^%u[%u-]*$") or method == "HEAD" then
-        return "a list of methods in upper case (HEAD comes with GET)"
+        return "a list of methods in upper case (HEAD comes with GET)", method
       end
     end
   end,
@@ -282,6 +290,7 @@ end
 ---@field close fun(self: eventstream.Listener)
 
 local function listen(app, options)
+  check_self(app, "listen")
   if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 0) end
   check.options("listen", options, LISTEN)
   local ways = (options.port and 1 or 0) + (options.path and 1 or 0) + (options.fd and 1 or 0)

@@ -51,7 +51,7 @@ end
 --- Checks a table of options against a description: name -> function(value) that returns nil or what it must be.
 ---@param who string
 ---@param options table?
----@param rules table<string, fun(value: any): string?>
+---@param rules table<string, fun(value: any): string?, any>
 ---@param prefix string?
 ---@return table
 function M.options(who, options, rules, prefix)
@@ -64,8 +64,11 @@ function M.options(who, options, rules, prefix)
       for k in pairs(rules) do known[#known + 1] = k end
       fail(who, "%s", M.unknown("option", name, known))
     end
-    local wanted = rule(value)
-    if wanted then fail(who, "%s%s must be %s, not %s", prefix or "", name, wanted, M.show(value)) end
+    local wanted, culprit = rule(value) -- the culprit, where only a part of the value is wrong
+    if wanted then
+      if culprit == nil then culprit = value end
+      fail(who, "%s%s must be %s, not %s", prefix or "", name, wanted, M.show(culprit))
+    end
   end
   return options
 end
@@ -74,7 +77,7 @@ end
 function M.show(value)
   if type(value) == "string" then return ("'%s'"):format(value) end
   if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
-  return "a " .. type(value)
+  return value == nil and "nil" or "a " .. type(value)
 end
 
 local function finite(value)

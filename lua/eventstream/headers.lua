@@ -1,10 +1,12 @@
 -- Header lines and ordinary answers, checked: nothing that a script passes on can split an answer (RFC 9110, 5.5).
+local check = require "eventstream.check"
+
 local M = {}
 
 -- The core writes these itself, from what it knows.
 local OURS = { ["content-length"] = true, ["transfer-encoding"] = true }
 
-local function check(who, name, value, reserved)
+local function line_of(who, name, value, reserved)
   if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
     local shown = type(name) == "string" and ("'%s'"):format(name) or "a " .. type(name)
     error(("%s: header name must be a token, not %s"):format(who, shown), 0)
@@ -29,9 +31,9 @@ end
 ---@param reserved table<string, boolean>? more names that the server writes itself
 ---@return string
 function M.lines(who, name, value, reserved)
-  if type(value) ~= "table" then return check(who, name, value, reserved) end
+  if type(value) ~= "table" then return line_of(who, name, value, reserved) end
   local lines = {}
-  for i, one in ipairs(value) do lines[i] = check(who, name, one, reserved) end
+  for i, one in ipairs(value) do lines[i] = line_of(who, name, one, reserved) end
   return table.concat(lines)
 end
 
@@ -51,11 +53,16 @@ local MANAGED = { connection = true, date = true }
 --- Makes what a handler returned (status, body, headers; or a string; or nothing) into what the core sends. Raises
 --- without a position: the caller adds the one that helps.
 ---@return integer status, string lines, string body
-function M.answer(who, status, body, headers)
+function M.result(who, status, body, headers)
   if status == nil and body == nil and headers == nil then return 204, "", "" end
   if type(status) == "string" and body == nil then status, body = 200, status end
+  return M.answer(who, status, body, headers)
+end
+
+--- The same for what names its status.
+function M.answer(who, status, body, headers)
   if type(status) ~= "number" or status % 1 ~= 0 or status < 200 or status > 599 then
-    error(("%s: status must be a whole number from 200 to 599, not %s"):format(who, tostring(status)), 0)
+    error(("%s: status must be a whole number from 200 to 599, not %s"):format(who, check.show(status)), 0)
   end
   if body == nil then body = "" end
   if type(body) == "number" then body = tostring(body) end

@@ -33,7 +33,7 @@ function Stream:header(name, value)
   local block = self:_lines()
   if not block then
     error(self.closed and "header: the stream is over"
-      or "header: the head is sent already; set headers before the first send, subscribe or sleep", 2)
+      or "header: the head is sent already; set headers before the first send or sleep", 2)
   end
   local ok, lines = pcall(headers.lines, "header", name, value, RESERVED)
   if not ok then error(lines, 2) end
