@@ -181,8 +181,8 @@ local function check_self(app, who)
 end
 
 local function add_route(app, who, methods, path, handler, kind)
-  local ok, failure = pcall(check_self, app, who)
-  if not ok then error(failure, 3) end
+  local called, failure = pcall(check_self, app, who)
+  if not called then error(failure, 3) end
   if type(handler) ~= "function" then
     error(("%s: handler must be a function, not %s"):format(who, handler == nil and "nil" or "a " .. type(handler)), 3)
   end
