@@ -486,4 +486,24 @@ describe("interval", function()
       app:close { grace = 0 }
     end)
   end)
+
+  it("share turns where a crowd falls due, and skip no tick for it", function()
+    local COUNT, EACH_MS, PERIOD, ROUNDS = 1600, 16, 0.4, 3
+    local counts, turns, first = {}, {}, nil
+    local app = serve(function() end)
+    for i = 1, COUNT do
+      counts[i] = 0
+      app:every(PERIOD, function()
+        counts[i] = counts[i] + 1
+        if counts[i] == 2 then turns[uv.now()] = true end -- the first round came before there was a crowd
+        if i == 1 then first = counts[1] end
+      end)
+      if i % EACH_MS == 0 then busy(1) end -- so that they fall due over 100 ms
+    end
+    net.wait(function() return counts[COUNT] == ROUNDS end, "the ticks")
+    assert.equal(ROUNDS, first)
+    local count = 0
+    for _ in pairs(turns) do count = count + 1 end
+    assert.is_true(count <= 40, count .. " turns for " .. COUNT .. " ticks over 100 ms")
+  end)
 end)

@@ -16,6 +16,8 @@ static void on_clock(uv_timer_t *clock);
 /* Puts the clock at the first deadline. */
 static void set_clock(es_loop *loop) {
   uint64_t due = es_deadlines_next(&loop->deadlines), now = uv_now(&loop->uv);
+  if (due < loop->rest_until && loop->hasty == 0)
+    due = loop->rest_until;
   if (due == ES_NEVER)
     uv_timer_stop(&loop->clock);
   else
@@ -25,18 +27,21 @@ static void set_clock(es_loop *loop) {
 static void on_clock(uv_timer_t *clock) {
   es_loop *loop = clock->data;
   uint64_t now = uv_now(&loop->uv);
+  size_t met = 0;
   loop->clock_runs = true;
   /* as many as there are now: what they set anew for at once waits for the next turn */
   for (size_t count = loop->deadlines.count; count > 0 && es_deadlines_next(&loop->deadlines) <= now; count--) {
     es_deadline *first = es_deadlines_first(&loop->deadlines);
     uint64_t due = es_deadlines_next(&loop->deadlines);
     first->on_due(first);
+    met++;
     /* it stayed in the heap meanwhile, because moving it is cheaper than taking it out and in */
     if (es_deadlines_first(&loop->deadlines) == first && es_deadlines_next(&loop->deadlines) == due)
       es_deadlines_remove(&loop->deadlines, first);
     es_loop_settle(loop);
   }
   loop->clock_runs = false;
+  loop->rest_until = met >= ES_CROWD ? now + ES_CROWD_REST_MS : 0;
   set_clock(loop);
 }
 
@@ -155,7 +160,8 @@ void es_loop_tick(es_loop *loop) {
     return;
   loop->turning = true;
   uv_update_time(&loop->uv);
-  if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv))
+  if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv) &&
+      (loop->hasty > 0 || loop->rest_until <= uv_now(&loop->uv)))
     on_clock(&loop->clock);
   end_turn(loop);
 }

@@ -16,6 +16,12 @@
 #include <stdint.h>
 #include <uv.h>
 
+/* Load makes it cheaper: where a crowd of deadlines fell due at once, the next ones gather for a few milliseconds and
+ * share a turn. Only while no timer runs to which that much would matter. */
+#define ES_CROWD 8
+#define ES_CROWD_REST_MS 10
+#define ES_HASTY_MS (16 * ES_CROWD_REST_MS)
+
 #define ES_READ_BYTES 16384 /* one buffer for the whole loop: an idle connection has none */
 
 struct es_server;
@@ -42,6 +48,8 @@ typedef struct es_loop {
   es_deadlines deadlines;
   size_t holds;
   bool clock_runs;
+  uint64_t rest_until; /* the clock rings no sooner, unless a hasty timer runs */
+  size_t hasty;        /* timers that run and were asked for less than ES_HASTY_MS */
   es_job *first_job, *last_job;
   bool settling, woken;
   struct es_connection *dirty; /* have bytes to flush */

@@ -28,13 +28,17 @@ int es_timer_start(es_timer *timer, double seconds, bool repeats) {
   double ms = seconds * 1000;
   if (ms < 1)
     ms = 1; /* the clock's grain: a shorter period would be always late, and a chain of them never let go */
+  es_timer_stop(timer);
   timer->period = repeats ? ms : 0;
   timer->due = (double)es_loop_now(timer->loop) + ms;
-  if (es_loop_set_deadline(timer->loop, &timer->deadline, (uint64_t)ceil(timer->due)) != 0)
-    return -1;
-  if (!timer->running)
-    es_loop_hold(timer->loop);
   timer->running = true;
+  timer->hasty = ms < ES_HASTY_MS;
+  timer->loop->hasty += timer->hasty;
+  es_loop_hold(timer->loop);
+  if (es_loop_set_deadline(timer->loop, &timer->deadline, (uint64_t)ceil(timer->due)) != 0) {
+    es_timer_stop(timer);
+    return -1;
+  }
   return 0;
 }
 
@@ -42,6 +46,7 @@ void es_timer_stop(es_timer *timer) {
   if (!timer->running)
     return;
   timer->running = false;
+  timer->loop->hasty -= timer->hasty;
   es_loop_remove_deadline(timer->loop, &timer->deadline);
   es_loop_release(timer->loop);
 }
