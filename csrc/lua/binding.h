@@ -157,6 +157,9 @@ void es_stream_call_late(es_stream *stream);
 
 /* --- stream_class.c --- */
 
+/* Pushes the one userdata of that class that stands for the stream, which counts it; true when it had to be made. */
+bool es_push_box(lua_State *L, es_stream *stream, const void *key, const char *class_name);
+int l_box_gc(lua_State *L);
 void es_push_stream(lua_State *L, es_stream *stream);
 es_stream *es_check_stream(lua_State *L, int index);
 void es_open_stream_class(lua_State *L);

@@ -16,30 +16,10 @@ static es_stream *check_request(lua_State *L, int index) {
 }
 
 void es_push_request(lua_State *L, es_stream *s) {
-  es_push_objects(L);
-  lua_rawgetp(L, -1, &s->request_ref); /* an address of its own: s is the stream's key */
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    es_stream **box = es_new_userdata(L, sizeof *box);
-    *box = NULL;
-    luaL_getmetatable(L, CLASS);
-    lua_setmetatable(L, -2);
+  if (es_push_box(L, s, &s->request_ref, CLASS)) { /* an address of its own: s is the stream's key */
     lua_newtable(L);
     es_set_user_table(L, -2);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, -3, &s->request_ref);
-    *box = s;
-    s->refs++;
   }
-  lua_remove(L, -2);
-}
-
-static int l_gc(lua_State *L) {
-  es_stream **box = luaL_checkudata(L, 1, CLASS);
-  if (*box != NULL)
-    es_stream_unref(*box);
-  *box = NULL;
-  return 0;
 }
 
 static void push_slice(lua_State *L, es_slice text) {
@@ -252,7 +232,7 @@ static int l_tostring(lua_State *L) {
 
 void es_open_request_class(lua_State *L) {
   static const luaL_Reg meta[] = {
-      {"__index", l_index}, {"__newindex", l_newindex}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
+      {"__index", l_index}, {"__newindex", l_newindex}, {"__gc", l_box_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   luaL_newmetatable(L, "eventstream.headers");
   lua_pushcfunction(L, l_headers_index);
   lua_setfield(L, -2, "__index");

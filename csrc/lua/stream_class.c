@@ -12,29 +12,35 @@ es_stream *es_check_stream(lua_State *L, int index) {
   return s;
 }
 
-void es_push_stream(lua_State *L, es_stream *s) {
+bool es_push_box(lua_State *L, es_stream *s, const void *key, const char *class_name) {
   es_push_objects(L);
-  lua_rawgetp(L, -1, s);
-  if (lua_isnil(L, -1)) {
+  lua_rawgetp(L, -1, key);
+  bool made = lua_isnil(L, -1);
+  if (made) {
     lua_pop(L, 1);
     es_stream **box = es_new_userdata(L, sizeof *box);
     *box = NULL;
-    luaL_getmetatable(L, CLASS);
+    luaL_getmetatable(L, class_name);
     lua_setmetatable(L, -2);
     lua_pushvalue(L, -1);
-    lua_rawsetp(L, -3, s);
+    lua_rawsetp(L, -3, key);
     *box = s;
     s->refs++;
   }
   lua_remove(L, -2);
+  return made;
 }
 
-static int l_gc(lua_State *L) {
-  es_stream **box = luaL_checkudata(L, 1, CLASS);
+int l_box_gc(lua_State *L) {
+  es_stream **box = lua_touserdata(L, 1);
   if (*box != NULL)
     es_stream_unref(*box);
   *box = NULL;
   return 0;
+}
+
+void es_push_stream(lua_State *L, es_stream *s) {
+  es_push_box(L, s, s, CLASS);
 }
 
 static bool is_open(const es_stream *s) {
@@ -278,7 +284,7 @@ void es_open_stream_class(lua_State *L) {
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, l_newindex);
   lua_setfield(L, -2, "__newindex");
-  lua_pushcfunction(L, l_gc);
+  lua_pushcfunction(L, l_box_gc);
   lua_setfield(L, -2, "__gc");
   lua_pushcfunction(L, l_tostring);
   lua_setfield(L, -2, "__tostring");
