@@ -39,7 +39,8 @@ static bool wants_stream(const es_request *request) {
   return false;
 }
 
-/* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it is refused. */
+/* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it
+ * is refused. */
 static void shed(es_exchange *x) {
   static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
   static const char text[] = "the server is full\n";
