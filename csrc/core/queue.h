@@ -39,7 +39,8 @@ void es_queue_commit(es_queue *queue, size_t size);
 /* Appends a copy; 0, or -1 when memory is out (then nothing was appended). */
 int es_queue_append(es_queue *queue, const char *bytes, size_t size);
 
-/* Appends a frame that is written already, or a checked event as one frame, in a chunk of its own if chunked; 0, or -1 when memory is out. */
+/* Appends a frame that is written already, or a checked event as one frame, in a chunk of its own if chunked; 0, or -1
+ * when memory is out. */
 int es_queue_frame(es_queue *queue, es_slice frame, int chunked);
 int es_queue_event(es_queue *queue, const es_event *event, int chunked);
 

@@ -4,8 +4,8 @@
  * due, then the jobs that this posted, then hands the queued bytes to the kernel. Nothing is flushed and no job is run
  * outside a turn: whatever makes work there calls es_loop_wake, which makes the descriptor readable.
  *
- * Owns: the uv loop, the read buffer, the block pool, the deadlines' heap. Borrows: jobs, deadlines, connections, each embedded in its
- * owner's memory and taken out before that is freed. One thread only. */
+ * Owns: the uv loop, the read buffer, the block pool, the deadlines' heap. Borrows: jobs, deadlines, connections, each
+ * embedded in its owner's memory and taken out before that is freed. One thread only. */
 #ifndef ES_NET_LOOP_H
 #define ES_NET_LOOP_H
 
