@@ -167,3 +167,16 @@ char *es_chunk_head(char *at, size_t size) {
 char *es_chunk_tail(char *at) {
   return put(at, "\r\n", 2);
 }
+
+size_t es_chunk_size(const es_event *event, int chunked) {
+  size_t size = es_frame_size(event);
+  return size + (chunked ? es_chunk_overhead(size) : 0);
+}
+
+char *es_chunk_write(char *at, const es_event *event, int chunked) {
+  if (!chunked)
+    return es_frame_write(at, event);
+  at = es_chunk_head(at, es_frame_size(event));
+  at = es_frame_write(at, event);
+  return es_chunk_tail(at);
+}

@@ -56,4 +56,8 @@ size_t es_chunk_overhead(size_t size);
 char *es_chunk_head(char *at, size_t size);
 char *es_chunk_tail(char *at);
 
+/* Bytes of a checked event as one frame, in a chunk of its own if chunked; writes it, and returns the byte after its last. */
+size_t es_chunk_size(const es_event *event, int chunked);
+char *es_chunk_write(char *at, const es_event *event, int chunked);
+
 #endif

@@ -102,17 +102,12 @@ int es_queue_frame(es_queue *queue, es_slice frame, int chunked) {
 }
 
 int es_queue_event(es_queue *queue, const es_event *event, int chunked) {
-  size_t size = es_frame_size(event);
-  size_t whole = size + (chunked ? es_chunk_overhead(size) : 0);
-  char *at = es_queue_reserve(queue, whole);
+  size_t size = es_chunk_size(event, chunked);
+  char *at = es_queue_reserve(queue, size);
   if (at == NULL)
     return -1;
-  if (chunked)
-    at = es_chunk_head(at, size);
-  at = es_frame_write(at, event);
-  if (chunked)
-    es_chunk_tail(at);
-  es_queue_commit(queue, whole);
+  es_chunk_write(at, event, chunked);
+  es_queue_commit(queue, size);
   return 0;
 }
 
