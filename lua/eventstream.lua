@@ -29,6 +29,7 @@ end
 core.setup {
   last_event_id = last_event_id,
   unknown = function(what, name) return check.unknown(what, name, FIELDS) end,
+  unknown_option = function(name, known) return check.unknown("option", name, { known }) end,
   json = function(value, who)
     if not has_json then error(who .. ": data is a table, which needs JSON: luarocks install lua-cjson", 3) end
     local ok, encoded = pcall(json.encode, value)
@@ -56,6 +57,21 @@ core.setup {
 ---@field id string|number|false?
 ---@field retry integer? milliseconds
 ---@field comment string?
+
+---@class eventstream.Channel
+---@field name string
+---@field id string the id that stands for its newest event: a `since` to go on from
+---@field subscribers integer
+---@field closed boolean
+---@field publish eventstream.PublishFunction the event's id (true for `id = false`), or nil and why
+---@field streams fun(self: eventstream.Channel): eventstream.Stream[]
+---@field close fun(self: eventstream.Channel) after what was published before; drops its history
+
+---@alias eventstream.PublishFunction fun(self: eventstream.Channel, event: eventstream.Event|string,
+---  options: eventstream.Publish?): string|true|nil, string?
+
+---@class eventstream.Publish
+---@field except eventstream.Stream? this one does not get it
 
 ---@class eventstream.Interval
 ---@field stop fun(self: eventstream.Interval)

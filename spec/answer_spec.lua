@@ -357,7 +357,7 @@ describe("stream:header", function()
       end
       for method, argument in pairs { send = "x", comment = "x", flush = "none", sleep = 0 } do
         local message = raised(header, function(stream) stream[method](stream, argument) end)
-        assert.matches("header: the head is sent already; set headers before the first send or sleep",
+        assert.matches("header: the head is sent already; set headers before the first send, subscribe or sleep",
           message, 1, true)
       end
     end)

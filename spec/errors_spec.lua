@@ -244,7 +244,7 @@ describe("the error of", function()
       ["stream:on_close()"] = "on_close: function expected, got no value",
       ["stream:every('1', print)"] = "every: seconds must be a number, not string",
       ["stream:header('X-Late', '1')"] =
-        "header: the head is sent already; set headers before the first send or sleep",
+        "header: the head is sent already; set headers before the first send, subscribe or sleep",
       ["stream:reject(404)"] = "reject: the stream has begun; it can only be closed",
       ["stream.name = 'x'"] = "stream: only stream.data can be set; keep your own values in it",
     } do

@@ -456,7 +456,7 @@ describe("stream", function()
       end)
       client:wait_end()
       assert.is_false(ok)
-      assert.matches("before the first send or sleep", message, 1, true)
+      assert.matches("before the first send, subscribe or sleep", message, 1, true)
     end)
   end)
 

@@ -32,10 +32,8 @@ void es_app_unref(es_app *app) {
 
 static es_app *check_open(lua_State *L, const char *who) {
   es_app *app = check_app(L);
-  if (app->server == NULL || app->server->closing) {
-    lua_pushfstring(L, "%s: the app is closed", who); /* the Lua side adds the script's line */
-    lua_error(L);
-  }
+  if (app->server == NULL || app->server->closing)
+    es_fail(L, "%s: the app is closed", who);
   return app;
 }
 
@@ -107,6 +105,11 @@ static void on_room(es_exchange *x) {
     es_task_room(s->task);
 }
 
+static void on_gone(es_exchange *x) {
+  if (x->user != NULL)
+    es_stream_gone(x->user);
+}
+
 static void on_end(es_exchange *x) {
   if (x->user != NULL)
     es_stream_ended(x->user);
@@ -123,7 +126,7 @@ static void on_closed(es_server *server) {
 }
 
 static const es_handlers handlers = {
-    .on_request = on_request, .on_room = on_room, .on_end = on_end, .on_closed = on_closed};
+    .on_request = on_request, .on_room = on_room, .on_gone = on_gone, .on_end = on_end, .on_closed = on_closed};
 
 /* listen(kind, ...): "tcp", host, port; "unix", path; "fd", number. A listener, or nil, error name, error text. */
 static int l_listen(lua_State *L) {
@@ -161,6 +164,47 @@ static int l_after(lua_State *L) {
   return es_new_interval(L, app, NULL, false, "after");
 }
 
+/* channel(name [, history, history_bytes, history_seconds, slow, flush]): the channel of that name; where there is none,
+ * nil, or a new one if options are given, which hold from now on. */
+static int l_channel(lua_State *L) {
+  es_app *app = check_app(L);
+  es_slice name;
+  name.ptr = luaL_checklstring(L, 2, &name.len);
+  if (app->server == NULL) /* while it closes, handlers that run on find theirs, and publish answers them */
+    return es_fail(L, "channel: the app is closed");
+  es_channel *ch = es_channel_find(app->server, name);
+  if (lua_isnoneornil(L, 3)) {
+    if (ch == NULL)
+      return 0;
+  } else {
+    double flush = luaL_checknumber(L, 7);
+    es_channel_options options = {.history = (size_t)luaL_checknumber(L, 3),
+                                  .history_bytes = (size_t)luaL_checknumber(L, 4),
+                                  .history_seconds = luaL_checknumber(L, 5),
+                                  .skip = lua_toboolean(L, 6) != 0,
+                                  .flush = flush < 0 ? ES_FLUSH_AUTO : flush};
+    if (ch != NULL)
+      es_channel_set(ch, &options);
+    else if ((ch = es_channel_new(app->server, name, &options)) == NULL)
+      return luaL_error(L, "channel: out of memory");
+  }
+  es_push_channel(L, ch);
+  return 1;
+}
+
+/* A list of all open streams. */
+static int l_streams(lua_State *L) {
+  es_app *app = check_app(L);
+  size_t count = 0, room = app->server != NULL ? app->server->stats.streams : 0;
+  es_stream **list = es_new_list(L, room); /* which may run a finalizer of the script's */
+  for (es_stream *s = app->streams; s != NULL; s = s->next) {
+    if (s->is_stream && s->exchange->reason == ES_OPEN && count < room)
+      list[count++] = s;
+  }
+  es_push_list(L, list, count);
+  return 1;
+}
+
 /* close(grace, spread): seconds. */
 static int l_close(lua_State *L) {
   es_app *app = check_app(L);
@@ -181,10 +225,21 @@ static int l_stats(lua_State *L) {
   const struct {
     const char *name;
     uint64_t value;
-  } fields[] = {{"accepted", stats->accepted}, {"rejected", stats->rejected},   {"requests", stats->requests},
-                {"events", stats->events},     {"bytes_out", stats->bytes_out}, {"connections", stats->connections},
-                {"streams", stats->streams}};
-  lua_createtable(L, 0, 8);
+  } fields[] = {{"accepted", stats->accepted},
+                {"rejected", stats->rejected},
+                {"requests", stats->requests},
+                {"published", stats->published},
+                {"events", stats->events},
+                {"bytes_out", stats->bytes_out},
+                {"resumes", stats->resumes},
+                {"gaps", stats->gaps},
+                {"slow", stats->slow},
+                {"skipped", stats->skipped},
+                {"connections", stats->connections},
+                {"streams", stats->streams},
+                {"channels", stats->channels},
+                {"subscribers", stats->subscribers}};
+  lua_createtable(L, 0, 16);
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     lua_pushnumber(L, (lua_Number)fields[i].value);
 #if LUA_VERSION_NUM >= 503
@@ -265,8 +320,9 @@ static int l_raise_descriptors(lua_State *L) {
 }
 
 void es_open_app_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"listen", l_listen}, {"every", l_every}, {"after", l_after}, {"close", l_close},
-                                     {"stats", l_stats},   {"busy", l_busy},   {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"listen", l_listen},   {"every", l_every},     {"after", l_after},
+                                     {"close", l_close},     {"stats", l_stats},     {"busy", l_busy},
+                                     {"channel", l_channel}, {"streams", l_streams}, {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

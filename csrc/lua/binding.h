@@ -18,6 +18,7 @@
 #include "net/exchange.h"
 #include "net/loop.h"
 #include "net/server.h"
+#include "net/subscription.h"
 #include "net/timer.h"
 
 typedef struct es_task es_task;
@@ -83,6 +84,9 @@ void es_push_state_hook(lua_State *L, es_state *state, const char *name);
 
 void es_unref(lua_State *L, int *ref);
 
+/* Raises an error without a position: the Lua side adds the script's. */
+int es_fail(lua_State *L, const char *format, ...);
+
 /* Replaces the error object on the top by a text, whatever it is and whatever its __tostring does. */
 void es_error_text(lua_State *L);
 
@@ -96,14 +100,18 @@ void es_open_loop(lua_State *L);
 
 /* --- event.c --- */
 
+#define ES_NUMBER_TEXT 40
+
 typedef struct es_event_arg {
   es_event event;
-  char data[40], id[40]; /* numbers as text */
+  char data[ES_NUMBER_TEXT], id[ES_NUMBER_TEXT]; /* numbers as text */
+  bool no_id;                                    /* id = false */
 } es_event_arg;
 
 /* Fills arg from the event at index, or raises. Strings are borrowed from the stack, where one may be pushed. */
 void es_check_event(lua_State *L, int index, const char *who, es_event_arg *arg);
 int l_encode(lua_State *L);
+int l_id_text(lua_State *L);
 
 /* --- task.c --- */
 
@@ -146,6 +154,9 @@ void es_stream_failed(es_stream *stream);
 /* The exchange is over: tells the script. */
 void es_stream_ended(es_stream *stream);
 
+/* Subscriptions are over: tells the script. */
+void es_stream_gone(es_stream *stream);
+
 /* Lets go of it without telling: Lua is closing. */
 void es_stream_drop(es_stream *stream);
 
@@ -162,7 +173,20 @@ bool es_push_box(lua_State *L, es_stream *stream, const void *key, const char *c
 int l_box_gc(lua_State *L);
 void es_push_stream(lua_State *L, es_stream *stream);
 es_stream *es_check_stream(lua_State *L, int index);
+es_stream *es_test_stream(lua_State *L, int index); /* or NULL */
+
+/* Pushes room for so many streams; pushes a list of those that were put there. In between nothing may be allocated: a
+ * finalizer of the script's could end streams. */
+es_stream **es_new_list(lua_State *L, size_t count);
+void es_push_list(lua_State *L, es_stream **list, size_t count);
 void es_open_stream_class(lua_State *L);
+
+/* --- channel.c --- */
+
+es_channel *es_check_channel(lua_State *L, int index);
+es_channel *es_test_channel(lua_State *L, int index); /* or NULL */
+void es_push_channel(lua_State *L, es_channel *channel);
+void es_open_channel_class(lua_State *L);
 
 /* --- request.c --- */
 

@@ -5,6 +5,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <stdbool.h>
 
 /* Resumes; *results tells how many values lie on co's stack after a yield or a return. */
 static inline int es_resume(lua_State *co, lua_State *from, int arguments, int *results) {
@@ -116,6 +117,16 @@ static inline void luaL_setfuncs(lua_State *L, const luaL_Reg *functions, int up
   lua_pop(L, upvalues);
 }
 #define ES_NO_TRACEBACK
+
+static inline void *luaL_testudata(lua_State *L, int index, const char *name) {
+  void *box = lua_touserdata(L, index);
+  if (box == NULL || !lua_getmetatable(L, index))
+    return NULL;
+  luaL_getmetatable(L, name);
+  bool same = lua_rawequal(L, -1, -2) != 0;
+  lua_pop(L, 2);
+  return same ? box : NULL;
+}
 #endif
 #endif
 

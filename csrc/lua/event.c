@@ -44,6 +44,15 @@ static es_slice number_text(lua_State *L, int index, const char *who, const char
   return (es_slice){text, (size_t)len};
 }
 
+/* id_text(number): as an event's id. */
+int l_id_text(lua_State *L) {
+  char text[ES_NUMBER_TEXT];
+  luaL_checknumber(L, 1);
+  es_slice id = number_text(L, 1, "subscribe", "since", text, sizeof text);
+  lua_pushlstring(L, id.ptr, id.len);
+  return 1;
+}
+
 static es_slice string_at(lua_State *L, int index) {
   es_slice text;
   text.ptr = lua_tolstring(L, index, &text.len);
@@ -88,7 +97,9 @@ static void set_field(lua_State *L, const char *name, int value, const char *who
       event->id = number_text(L, value, who, "id", arg->id, sizeof arg->id);
     else if (type == LUA_TSTRING)
       event->id = string_at(L, value);
-    else if (type != LUA_TBOOLEAN || lua_toboolean(L, value))
+    else if (type == LUA_TBOOLEAN && !lua_toboolean(L, value))
+      arg->no_id = true;
+    else
       wrong_type(L, value, who, "id", "a string, an integer or false");
   } else if (strcmp(name, "event") == 0) {
     if (type != LUA_TSTRING)
@@ -116,6 +127,7 @@ static void set_field(lua_State *L, const char *name, int value, const char *who
 
 void es_check_event(lua_State *L, int index, const char *who, es_event_arg *arg) {
   arg->event = ES_EVENT_INIT;
+  arg->no_id = false;
   luaL_checkstack(L, 8, who);
   if (lua_type(L, index) != LUA_TTABLE) {
     if (lua_isnoneornil(L, index))

@@ -22,6 +22,14 @@ void es_unref(lua_State *L, int *ref) {
   *ref = LUA_NOREF;
 }
 
+int es_fail(lua_State *L, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  lua_pushvfstring(L, format, arguments);
+  va_end(arguments);
+  return lua_error(L);
+}
+
 void es_push_hook(lua_State *L, es_app *app, const char *name) {
   if (app->self_ref == LUA_NOREF) { /* the app is closed: nobody is left to ask */
     lua_pushnil(L);
@@ -187,7 +195,8 @@ int luaopen_eventstream_core(lua_State *L);
 __attribute__((visibility("default")))
 #endif
 int luaopen_eventstream_core(lua_State *L) {
-  static const luaL_Reg functions[] = {{"encode", l_encode}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"encode", l_encode}, {"id_text", l_id_text}, {"await", l_await}, {"setup", l_setup}, {NULL, NULL}};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key);
   if (!lua_isnil(L, -1))
     return 1; /* loaded once more, by one who cleared package.loaded: there is one loop, and so one module */
@@ -202,6 +211,7 @@ int luaopen_eventstream_core(lua_State *L) {
   es_open_request_class(L);
   es_open_interval_class(L);
   es_open_listener_class(L);
+  es_open_channel_class(L);
   es_open_app_class(L);
   return 1;
 }

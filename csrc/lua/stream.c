@@ -63,7 +63,7 @@ bool es_stream_open(es_stream *s) {
 /* --- Life --- */
 
 static bool is_fed(const es_stream *s) {
-  return s->task != NULL || s->held || s->intervals != NULL;
+  return s->task != NULL || s->held || s->intervals != NULL || s->exchange->subscribed > 0;
 }
 
 void es_stream_handler_done(es_stream *s) {
@@ -123,6 +123,22 @@ static void unlink_stream(es_stream *s) {
   s->prev = s->next = NULL;
 }
 
+void es_stream_gone(es_stream *s) {
+  es_state *state = s->app->state;
+  lua_State *L = state->L;
+  for (es_channel *ch; (ch = es_exchange_gone(s->exchange)) != NULL; es_channel_unref(ch)) {
+    es_push_hook(L, s->app, "unsubscribed");
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      continue;
+    }
+    es_push_channel(L, ch);
+    es_push_stream(L, s);
+    es_call(state, s->app, NULL, 2, 0);
+  }
+  es_stream_check_fed(s);
+}
+
 void es_stream_ended(es_stream *s) {
   lua_State *L = s->app->state->L;
   while (s->intervals != NULL)
@@ -130,6 +146,7 @@ void es_stream_ended(es_stream *s) {
   if (s->task != NULL)
     es_task_stream_ended(s->task);
   call_on_close(s);
+  es_stream_gone(s);
   s->over = true;
   es_unref(L, &s->data_ref);
   es_unref(L, &s->request_ref);

@@ -12,6 +12,11 @@ es_stream *es_check_stream(lua_State *L, int index) {
   return s;
 }
 
+es_stream *es_test_stream(lua_State *L, int index) {
+  es_stream **box = luaL_testudata(L, index, CLASS);
+  return box != NULL ? *box : NULL;
+}
+
 bool es_push_box(lua_State *L, es_stream *s, const void *key, const char *class_name) {
   es_push_objects(L);
   lua_rawgetp(L, -1, key);
@@ -41,6 +46,21 @@ int l_box_gc(lua_State *L) {
 
 void es_push_stream(lua_State *L, es_stream *s) {
   es_push_box(L, s, s, CLASS);
+}
+
+es_stream **es_new_list(lua_State *L, size_t count) {
+  return lua_newuserdata(L, (count > 0 ? count : 1) * sizeof(es_stream *));
+}
+
+void es_push_list(lua_State *L, es_stream **list, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    list[i]->refs++; /* a finalizer of the script's may end it while the list is made */
+  lua_createtable(L, (int)count, 0);
+  for (size_t i = 0; i < count; i++) {
+    es_push_stream(L, list[i]);
+    lua_rawseti(L, -2, (int)i + 1);
+    es_stream_unref(list[i]);
+  }
 }
 
 static bool is_open(const es_stream *s) {
@@ -82,6 +102,9 @@ static int l_send(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
   es_event_arg arg;
   es_check_event(L, 2, "send", &arg);
+  if (arg.event.id.ptr != NULL && is_open(s) && s->exchange->subscribed > 0)
+    return luaL_error(L, "send: an id on a stream that has subscriptions would spoil its resume: publish the event, or "
+                         "leave the id out");
   return send_event(L, s, &arg.event);
 }
 
@@ -171,6 +194,77 @@ static int l_close(lua_State *L) {
   if (is_open(s) && es_stream_open(s))
     es_exchange_end(s->exchange, ES_END_SERVER);
   return 0;
+}
+
+/* _admits(what): whether a subscription to it can begin: true; or nil, "closed"; or false where it is no channel. */
+static int l_admits(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  const es_channel *ch = es_test_channel(L, 2);
+  if (ch == NULL) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  if (!s->is_stream)
+    return es_fail(L, "subscribe: this is no stream");
+  if (!is_open(s) || ch->server == NULL)
+    return closed(L);
+  if (ch->server != s->app->server)
+    return es_fail(L, "subscribe: the channel belongs to another app");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* _subscribe(channel, id, since, live, gap_live, newcomer), with a channel that it admits: "live", "resumed" or "gap",
+ * and whether it is new; or nil, "closed". */
+static int l_subscribe(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  es_channel *ch = es_check_channel(L, 2);
+  double newcomer = lua_tonumber(L, 7);
+  es_start start = {.since = lua_toboolean(L, 4) != 0,
+                    .live = lua_toboolean(L, 5) != 0,
+                    .gap_live = lua_toboolean(L, 6) != 0,
+                    .newcomer = newcomer < (double)(SIZE_MAX / 2) ? (size_t)newcomer : SIZE_MAX};
+  start.id.ptr = lua_tolstring(L, 3, &start.id.len);
+  if (!is_open(s) || !es_stream_open(s) || !is_open(s))
+    return closed(L);
+  es_subscribed result = es_subscribe(s->exchange, ch, &start);
+  s->used = true;
+  switch (result) {
+  case ES_SUBSCRIBED_ALREADY:
+  case ES_SUBSCRIBED_LIVE:
+    lua_pushliteral(L, "live");
+    break;
+  case ES_SUBSCRIBED_RESUMED:
+    lua_pushliteral(L, "resumed");
+    break;
+  case ES_SUBSCRIBED_GAP:
+    lua_pushliteral(L, "gap");
+    break;
+  case ES_SUBSCRIBED_CLOSED:
+    return closed(L);
+  case ES_SUBSCRIBED_NO_MEMORY:
+    return es_fail(L, "subscribe: out of memory");
+  }
+  lua_pushboolean(L, result != ES_SUBSCRIBED_ALREADY);
+  return 2;
+}
+
+/* _unsubscribe(channel): whether there was a subscription. */
+static int l_unsubscribe(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  es_channel *ch = es_test_channel(L, 2);
+  lua_pushboolean(L, ch != NULL && es_unsubscribe(s->exchange, ch));
+  return 1;
+}
+
+/* _app(): the hooks of its app, or nil when that is closed. */
+static int l_app(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  if (s->app == NULL || s->app->self_ref == LUA_NOREF)
+    return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->app->self_ref);
+  es_get_user_table(L, -1);
+  return 1;
 }
 
 /* _lines([block]): the header lines that wait for the head, "" at first; nil when the head is sent. */
@@ -271,10 +365,22 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_stream_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"send", l_send},    {"comment", l_comment}, {"sleep", l_sleep},
-                                     {"every", l_every},  {"after", l_after},     {"on_close", l_on_close},
-                                     {"hold", l_hold},    {"flush", l_flush},     {"close", l_close},
-                                     {"_lines", l_lines}, {"_answer", l_answer},  {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"send", l_send},
+                                     {"comment", l_comment},
+                                     {"sleep", l_sleep},
+                                     {"every", l_every},
+                                     {"after", l_after},
+                                     {"on_close", l_on_close},
+                                     {"hold", l_hold},
+                                     {"flush", l_flush},
+                                     {"close", l_close},
+                                     {"_lines", l_lines},
+                                     {"_answer", l_answer},
+                                     {"_admits", l_admits},
+                                     {"_subscribe", l_subscribe},
+                                     {"_unsubscribe", l_unsubscribe},
+                                     {"_app", l_app},
+                                     {NULL, NULL}};
   luaL_newmetatable(L, CLASS);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

@@ -14,8 +14,9 @@
 #define DELIVER_SECONDS 5     /* what was sent before a close has this long to go out */
 #define LINGER_SECONDS 2      /* and the client this long to shut its side */
 #define KEEP_ALIVE_SECONDS 60 /* between two requests of a connection */
-#define FLUSH_SLICES 64       /* a gathered write */
+#define PATIENCE_SECONDS 10   /* the kernel waits so much longer than the limit for slow readers */
 #define FLUSH_BYTES 1048576   /* a connection's share of a turn: the others wait meanwhile */
+#define FLUSH_WRITES 64
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
@@ -67,8 +68,8 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   c->server = server;
   c->out.pool = &server->loop->pool;
   c->shed = shed;
+  c->patience = ES_PATIENCE_SECONDS;
   c->deadline.on_due = on_due;
-  c->held_job.run = es_intake_run_held;
   c->peer.family = address->ss_family;
   if (address->ss_family == AF_INET) {
     const struct sockaddr_in *in = (const struct sockaddr_in *)address;
@@ -111,16 +112,15 @@ void es_connection_close(es_connection *c, es_reason reason) {
   c->state = ES_CLOSED;
   if (c->exchange != NULL)
     es_exchange_end(c->exchange, reason);
+  es_subscriptions_drop(c);
+  es_due_clear(c);
   es_loop_remove_deadline(server->loop, &c->deadline);
   if (c->dirty)
     drop_dirty(c);
-  if (c->held_job.posted)
-    es_loop_unpost(server->loop, &c->held_job);
+  es_intake_drop_held(c);
   es_queue_clear(&c->out);
   es_parser_free(c->parser);
   c->parser = NULL;
-  free(c->held);
-  c->held = NULL;
   if (c->prev != NULL)
     c->prev->next = c->next;
   else
@@ -130,6 +130,8 @@ void es_connection_close(es_connection *c, es_reason reason) {
   server->stats.connections--;
   es_loop_release(server->loop);
   uv_close((uv_handle_t *)&c->poll, on_closed);
+  if (reason == ES_END_SLOW)
+    es_platform_reset(c->fd); /* the kernel forgets what it still holds for it */
   close(c->fd);
   es_loop_wake(server->loop);
   es_server_check_closed(server);
@@ -144,11 +146,17 @@ void es_connection_dirty(es_connection *c) {
   es_loop_wake(c->server->loop);
 }
 
+/* Whether the peer was not heard of any more. When its time is over, the kernel tells the last error that the network
+ * reported meanwhile, where there was one, instead of ETIMEDOUT. */
+static bool is_silence(int err) {
+  return err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH || err == EHOSTDOWN || err == ENETDOWN;
+}
+
 /* The socket failed: which end of the exchange is that? */
 static void broken(es_connection *c, int err) {
   es_reason reason = ES_END_CLIENT;
-  if (err == ETIMEDOUT)
-    reason = es_queue_bytes(&c->out) > 0 ? ES_END_SLOW : ES_END_TIMEOUT;
+  if (is_silence(err))
+    reason = c->writing || es_queue_bytes(&c->out) > 0 ? ES_END_SLOW : ES_END_TIMEOUT;
   es_connection_close(c, reason);
 }
 
@@ -167,50 +175,53 @@ static void drained(es_connection *c) {
   if (c->state == ES_CLOSING || (c->state == ES_READING && c->last && c->held == NULL))
     start_lingering(c);
   else if (c->state == ES_READING && c->held != NULL)
-    es_loop_post(c->server->loop, &c->held_job);
+    es_intake_post_held(c);
+}
+
+/* Hands over what is due; tells whether the kernel took all of it. */
+static bool write_due(es_connection *c, size_t *sent) {
+  es_due due;
+  unsigned writes = 0;
+  c->full = false;
+  for (es_due_gather(c, &due); due.bytes > 0; es_due_gather(c, &due)) {
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)due.slices, .msg_iovlen = due.count};
+    /* one stretch is the common case, and the plain call the cheaper one */
+    ssize_t n = due.count == 1 ? send(c->fd, due.slices[0].iov_base, due.slices[0].iov_len, MSG_NOSIGNAL)
+                               : sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR)
+        continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
+        broken(c, errno);
+      else
+        c->full = true;
+      return false;
+    }
+    *sent += (size_t)n;
+    es_due_sent(c, &due, (size_t)n);
+    c->full = (size_t)n < due.bytes; /* asking again would only be refused */
+    if (c->full || *sent >= FLUSH_BYTES || ++writes == FLUSH_WRITES)
+      return false;
+  }
+  return true;
 }
 
 void es_connection_flush(es_connection *c) {
   size_t sent = 0;
-  c->dirty = false;
-  while (es_queue_bytes(&c->out) > 0 && sent < FLUSH_BYTES) {
-    es_slice slices[FLUSH_SLICES];
-    struct iovec iov[FLUSH_SLICES];
-    size_t want = 0, count = es_queue_gather(&c->out, slices, FLUSH_SLICES);
-    for (size_t i = 0; i < count; i++) {
-      iov[i].iov_base = (void *)(uintptr_t)slices[i].ptr; /* sendmsg does not write to it */
-      iov[i].iov_len = slices[i].len;
-      want += slices[i].len;
-    }
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
-    /* one stretch is the common case, and the plain call the cheaper one */
-    ssize_t n =
-        count == 1 ? send(c->fd, slices[0].ptr, slices[0].len, MSG_NOSIGNAL) : sendmsg(c->fd, &message, MSG_NOSIGNAL);
-    if (n < 0) {
-      if (errno == EINTR)
-        continue;
-      if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
-        break;
-      broken(c, errno);
-      return;
-    }
-    sent += (size_t)n;
-    es_queue_drop(&c->out, (size_t)n);
-    if ((size_t)n < want)
-      break; /* the kernel is full: asking again would only be refused */
-  }
-  if (sent > 0) {
-    c->server->stats.bytes_out += sent;
+  bool writing = !write_due(c, &sent);
+  c->server->stats.bytes_out += sent;
+  if (c->state == ES_CLOSED)
+    return;
+  if (sent > 0)
     c->since = uv_now(&c->server->loop->uv);
-  }
   es_exchange *x = c->exchange;
-  if (x != NULL && x->wants_room && es_queue_bytes(&c->out) <= c->server->limits.backlog_bytes / 2 &&
-      !x->room_job.posted) {
+  if (x != NULL && x->wants_room && es_queue_bytes(&c->out) <= c->server->limits.backlog_bytes / 2) {
     x->wants_room = false;
-    es_exchange_ref(x); /* the job's */
-    es_loop_post(c->server->loop, &x->room_job);
+    x->has_room = true;
+    es_exchange_note(x);
   }
-  bool writing = es_queue_bytes(&c->out) > 0;
+  if (c->subscriptions != NULL)
+    es_subscriptions_sweep(c);
   if (writing != c->writing) {
     c->writing = writing;
     es_connection_watch(c);
@@ -220,10 +231,16 @@ void es_connection_flush(es_connection *c) {
 }
 
 void es_connection_flush_now(es_connection *c) {
-  if (!c->dirty)
+  if (!c->writing)
+    es_connection_flush(c);
+}
+
+void es_connection_be_patient(es_connection *c, double seconds) {
+  double limit = seconds + PATIENCE_SECONDS;
+  if (limit <= c->patience || (c->peer.family != AF_INET && c->peer.family != AF_INET6))
     return;
-  drop_dirty(c);
-  es_connection_flush(c);
+  c->patience = (float)limit;
+  es_platform_set_patience(c->fd, limit);
 }
 
 static void close_when_sent(es_connection *c) {
@@ -278,8 +295,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 }
 
 void es_connection_streams(es_connection *c) {
-  free(c->held); /* bytes after a stream's request are no request */
-  c->held = NULL;
+  es_intake_drop_held(c); /* bytes after a stream's request are no request */
   c->last = c->streamed = true;
   if (c->gone)
     es_connection_close(c, ES_END_CLIENT);
@@ -323,7 +339,7 @@ static void on_stream_due(es_connection *c) {
     es_event comment = ES_EVENT_INIT;
     comment.comment = (es_slice){"", 0};
     /* bytes that wait already say more than a heartbeat could */
-    if (es_queue_bytes(&c->out) == 0 && es_queue_event(&c->out, &comment, c->exchange->chunked) == 0)
+    if (!c->writing && es_queue_bytes(&c->out) == 0 && es_queue_event(&c->out, &comment, c->exchange->chunked) == 0)
       es_connection_dirty(c);
     c->since = now;
   }
@@ -334,7 +350,9 @@ static void on_due(es_deadline *deadline) {
   es_connection *c = (es_connection *)((char *)deadline - offsetof(es_connection, deadline));
   uint64_t quiet = uv_now(&c->server->loop->uv) - c->since;
   unsigned patience = c->state == ES_READING ? KEEP_ALIVE_SECONDS : DELIVER_SECONDS;
-  if (c->state == ES_ANSWERING && c->exchange->streaming)
+  if (c->dirty) /* its time begins when the kernel was offered what is queued */
+    es_connection_set_due(c, (double)(quiet + 1) / 1000);
+  else if (c->state == ES_ANSWERING && c->exchange->streaming)
     on_stream_due(c);
   else if (c->state == ES_READING && c->parser != NULL && es_parser_begun(c->parser))
     es_intake_refuse(c, 408, "the request took too long");

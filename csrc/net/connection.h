@@ -1,13 +1,14 @@
 /* connection: one client's socket.
  *
  * Belongs to its server, and frees itself when its socket is closed. Owns its parser (only while it reads a request),
- * the queue of bytes to send, and one reference to the exchange under way. Nothing writes to the socket but
- * es_connection_flush, which the loop calls at the end of a turn. */
+ * the queue of its own bytes to send, its subscriptions, and one reference to the exchange under way. Nothing writes to
+ * the socket but es_connection_flush, which is called at the end of a turn and by the passes of the fan-out. */
 #ifndef ES_NET_CONNECTION_H
 #define ES_NET_CONNECTION_H
 
 #include "core/parser.h"
 #include "core/queue.h"
+#include "net/due.h"
 #include "net/exchange.h"
 #include "net/loop.h"
 
@@ -25,20 +26,31 @@ typedef enum es_connection_state {
 typedef struct es_connection {
   /* read-only */
   struct es_server *server;
-  es_exchange *exchange;            /* under way, or NULL */
-  es_queue out;                     /* appended to by exchange.c, which then calls es_connection_dirty */
+  es_exchange *exchange;          /* under way, or NULL */
+  es_queue out;                   /* appended to by exchange.c, which then calls es_connection_dirty */
+  es_subscription *subscriptions; /* kept by subscription.c and group.c */
+  es_mark *marks;                 /* the last of a ring; kept by marks.c, as the next two */
+  size_t held_bytes;
+  es_rest rest;
   struct es_connection *next_dirty; /* the loop's */
   /* private */
   uint64_t since; /* when the state began, or bytes last moved: milliseconds */
   int fd;
   uint8_t state;
-  bool dirty, writing, gone, last, shed, streamed;
+  bool dirty, gone, last, shed, streamed;
+  bool writing;    /* bytes wait for the socket's word that there is room */
+  bool full;       /* because it refused them, and not only because the connection's share of a turn was used up */
+  bool chunked;    /* its stream is */
+  bool grouped;    /* its first group of subscriptions is complete */
+  uint16_t groups; /* how many there were */
+  uint32_t serial; /* its stream's number in the app */
+  uint32_t mark_count;
+  float patience; /* the kernel's, in seconds */
+  struct es_group *group;
   es_deadline deadline;
   es_parser *parser;
-  char *held; /* bytes behind a request that is being answered */
-  size_t held_len;
-  es_job held_job;
-  uint64_t born; /* when the stream began */
+  struct es_held *held; /* bytes behind a request that is being answered */
+  uint64_t born;        /* when the stream began */
   uv_poll_t poll;
   /* read-only */
   es_peer peer;
@@ -56,6 +68,9 @@ void es_connection_flush(es_connection *connection);
 
 /* The same ahead of the turn's end, unless the kernel is known to be full. */
 void es_connection_flush_now(es_connection *connection);
+
+/* Gives a reader that does not read so many seconds, and some, before the kernel cuts it. */
+void es_connection_be_patient(es_connection *connection, double seconds);
 
 /* For intake.c. Enters a state; watches what the state reads for; sets what falls due so many seconds after `since`. */
 void es_connection_enter(es_connection *connection, es_connection_state state);

@@ -1,8 +1,10 @@
 #include "net/exchange.h"
 
 #include "net/connection.h"
+#include "net/group.h"
 #include "net/head.h"
 #include "net/server.h"
+#include "net/subscription.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,8 +16,8 @@ static es_exchange *of_end_job(es_job *job) {
   return (es_exchange *)((char *)job - offsetof(es_exchange, end_job));
 }
 
-static es_exchange *of_room_job(es_job *job) {
-  return (es_exchange *)((char *)job - offsetof(es_exchange, room_job));
+static es_exchange *of_note_job(es_job *job) {
+  return (es_exchange *)((char *)job - offsetof(es_exchange, note_job));
 }
 
 static void run_end(es_job *job) {
@@ -26,11 +28,24 @@ static void run_end(es_job *job) {
   es_exchange_unref(x);
 }
 
-static void run_room(es_job *job) {
-  es_exchange *x = of_room_job(job);
+static void run_note(es_job *job) {
+  es_exchange *x = of_note_job(job);
   if (x->reason == ES_OPEN)
+    es_group_settle(x->connection);
+  if (x->reason == ES_OPEN && x->has_room) {
+    x->has_room = false;
     x->server->handlers->on_room(x);
+  }
+  if (x->reason == ES_OPEN && x->gone != NULL)
+    x->server->handlers->on_gone(x);
   es_exchange_unref(x);
+}
+
+void es_exchange_note(es_exchange *x) {
+  if (x->note_job.posted)
+    return;
+  es_exchange_ref(x); /* the job's */
+  es_loop_post(x->server->loop, &x->note_job);
 }
 
 void es_exchange_forget_server(es_server *server) {
@@ -50,7 +65,7 @@ es_exchange *es_exchange_new(es_connection *connection, es_request *request) {
   x->peer = connection->peer;
   x->refs = 1;
   x->end_job.run = run_end;
-  x->room_job.run = run_room;
+  x->note_job.run = run_note;
   return x;
 }
 
@@ -62,6 +77,8 @@ es_exchange *es_exchange_ref(es_exchange *x) {
 void es_exchange_unref(es_exchange *x) {
   if (x == NULL || --x->refs > 0)
     return;
+  for (es_channel *ch; (ch = es_exchange_gone(x)) != NULL;)
+    es_channel_unref(ch);
   es_request_unref(x->request);
   free(x);
 }
@@ -70,6 +87,7 @@ void es_exchange_stream(es_exchange *x) {
   if (x->reason != ES_OPEN || x->streaming)
     return;
   x->streaming = true;
+  x->connection->serial = ++x->server->serial;
   x->server->stats.streams++;
   es_connection_streams(x->connection);
 }
@@ -96,7 +114,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
                   .chunked = chunked};
   if (es_head_write(&c->out, &head) != 0)
     return UV_ENOMEM;
-  x->chunked = chunked;
+  x->chunked = c->chunked = chunked;
   x->head_sent = true;
   if (!x->request->head) {
     es_event first = ES_EVENT_INIT;
@@ -115,7 +133,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
 bool es_exchange_has_room(es_exchange *x, size_t size) {
   for (int tries = 0; tries < 2; tries++) {
     size_t waiting = es_queue_bytes(&x->connection->out);
-    if (waiting == 0 || waiting + size <= x->server->limits.backlog_bytes)
+    if (waiting == 0 || waiting + es_marks_cost(x->connection) + size <= x->server->limits.backlog_bytes)
       return true;
     if (tries == 0) { /* a burst within one turn: a reader is only slow when its socket has refused bytes */
       es_connection_flush_now(x->connection);
@@ -127,23 +145,33 @@ bool es_exchange_has_room(es_exchange *x, size_t size) {
   return false;
 }
 
-int es_exchange_send(es_exchange *x, const es_event *event) {
+int es_exchange_queue(es_exchange *x, const es_event *event) {
   es_connection *c = x->connection;
-  if (!es_exchange_has_room(x, es_frame_size(event)))
-    return x->reason == ES_OPEN ? UV_ENOBUFS : UV_ECANCELED;
-  if (es_queue_event(&c->out, event, x->chunked) != 0)
+  size_t before = es_queue_bytes(&c->out);
+  if (es_marks_begin(c) != 0 || es_queue_event(&c->out, event, x->chunked) != 0)
     return UV_ENOMEM;
-  x->server->stats.events++;
+  es_marks_commit(c, es_queue_bytes(&c->out) - before);
   es_connection_dirty(c);
   return 0;
+}
+
+int es_exchange_send(es_exchange *x, const es_event *event) {
+  if (!es_exchange_has_room(x, es_frame_size(event)))
+    return x->reason == ES_OPEN ? UV_ENOBUFS : UV_ECANCELED;
+  int err = es_exchange_queue(x, event);
+  if (err == 0)
+    x->server->stats.events++;
+  return err;
 }
 
 int es_exchange_send_frame(es_exchange *x, es_slice frame) {
   es_connection *c = x->connection;
   if (!es_exchange_has_room(x, frame.len))
     return x->reason == ES_OPEN ? UV_ENOBUFS : UV_ECANCELED;
-  if (es_queue_frame(&c->out, frame, x->chunked) != 0)
+  size_t before = es_queue_bytes(&c->out);
+  if (es_marks_begin(c) != 0 || es_queue_frame(&c->out, frame, x->chunked) != 0)
     return UV_ENOMEM;
+  es_marks_commit(c, es_queue_bytes(&c->out) - before);
   x->server->stats.events++;
   es_connection_dirty(c);
   return 0;
@@ -193,20 +221,42 @@ int es_exchange_come_back(es_exchange *x, es_reason reason) {
   return answer(x, 200, (es_slice){lines, sizeof lines - 1}, (es_slice){body, size}, reason);
 }
 
+/* A stream's last bytes: behind all that was published before. False when memory is out. */
+static bool write_end(es_exchange *x, bool behind) {
+  es_connection *c = x->connection;
+  es_mark *mark = NULL;
+  size_t before = es_queue_bytes(&c->out);
+  if (behind) {
+    mark = es_mark_new(c, x->server->sequence);
+    if (mark == NULL)
+      return false;
+    mark->ends = true;
+  } else if (es_marks_begin(c) != 0) {
+    return false;
+  }
+  if (x->chunked && !x->request->head && es_queue_append(&c->out, "0\r\n\r\n", 5) != 0)
+    return false;
+  es_marks_commit(c, es_queue_bytes(&c->out) - before);
+  return true;
+}
+
 void es_exchange_end(es_exchange *x, es_reason reason) {
   if (x->reason != ES_OPEN)
     return;
   es_connection *c = x->connection;
   es_loop *loop = x->server->loop;
-  bool cut = reason == ES_END_CLIENT || reason == ES_END_TIMEOUT || reason == ES_END_SLOW;
-  bool broken = false;
-  if (x->chunked && !cut && !x->request->head)
-    broken = es_queue_append(&c->out, "0\r\n\r\n", 5) != 0;
+  bool cut = reason == ES_END_CLIENT || reason == ES_END_TIMEOUT || reason == ES_END_SLOW || c->state == ES_CLOSED;
+  bool behind = es_subscriptions_end(c, !cut);
+  if (x->reason != ES_OPEN)
+    return; /* memory was out, and it is cut already */
+  bool broken = !cut && !write_end(x, behind);
   x->reason = reason;
   x->connection = NULL;
   c->exchange = NULL;
-  if (x->streaming)
+  if (x->streaming) {
     x->server->stats.streams--;
+    x->server->stats.slow += reason == ES_END_SLOW;
+  }
   es_loop_post(loop, &x->end_job); /* which takes the connection's reference over */
   if (broken)
     es_connection_close(c, reason);

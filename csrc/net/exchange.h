@@ -37,10 +37,12 @@ typedef struct es_exchange {
   es_reason reason;                 /* ES_OPEN while it runs */
   bool head_sent;                   /* the answer has begun */
   bool streaming;                   /* it is a stream */
+  uint32_t subscribed;              /* its subscriptions */
   /* private */
-  bool chunked, wants_room;
+  bool chunked, wants_room, has_room;
   uint32_t refs;
-  es_job end_job, room_job;
+  struct es_subscription *gone; /* subscriptions that are over */
+  es_job end_job, note_job;
   /* read-only */
   es_request *request;
   es_peer peer;
@@ -93,6 +95,15 @@ void es_exchange_flush(es_exchange *exchange);
 
 /* Bytes that wait for the client's socket. */
 size_t es_exchange_backlog(const es_exchange *exchange);
+
+/* A channel of whose subscription the end has not been told yet, or NULL. The caller takes a reference over. */
+struct es_channel *es_exchange_gone(es_exchange *exchange);
+
+/* For connection.c and subscription.c: there is something to do or to tell when the callback has returned. */
+void es_exchange_note(es_exchange *exchange);
+
+/* Queues bytes of a stream behind all that was published before: 0, or UV_ENOMEM. */
+int es_exchange_queue(es_exchange *exchange, const es_event *event);
 
 /* "client", "server", ... */
 const char *es_reason_name(es_reason reason);

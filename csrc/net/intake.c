@@ -77,15 +77,44 @@ static void begin_exchange(es_connection *c) {
   es_exchange_unref(x);
 }
 
-/* Keeps what stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
+/* What stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
+struct es_held {
+  es_job job;
+  es_connection *connection;
+  size_t size;
+  char bytes[];
+};
+
+static void run_held(es_job *job) {
+  struct es_held *held = (struct es_held *)job;
+  es_connection *c = held->connection;
+  if (c->state != ES_READING)
+    return;
+  c->held = NULL;
+  es_connection_watch(c);
+  es_intake_take(c, held->bytes, held->size); /* may close, but frees only in a callback of libuv's */
+  free(held);
+}
+
 static void hold(es_connection *c, const char *bytes, size_t size) {
-  c->held = malloc(size);
+  c->held = malloc(sizeof *c->held + size);
   if (c->held == NULL) {
     c->last = true; /* the next request is lost, and the connection's end tells so */
     return;
   }
-  memcpy(c->held, bytes, size);
-  c->held_len = size;
+  *c->held = (struct es_held){.job = {.run = run_held}, .connection = c, .size = size};
+  memcpy(c->held->bytes, bytes, size);
+}
+
+void es_intake_post_held(es_connection *c) {
+  es_loop_post(c->server->loop, &c->held->job);
+}
+
+void es_intake_drop_held(es_connection *c) {
+  if (c->held != NULL && c->held->job.posted)
+    es_loop_unpost(c->server->loop, &c->held->job);
+  free(c->held);
+  c->held = NULL;
 }
 
 void es_intake_take(es_connection *c, const char *bytes, size_t size) {
@@ -120,16 +149,4 @@ void es_intake_take(es_connection *c, const char *bytes, size_t size) {
     c->since = uv_now(&server->loop->uv);
     es_connection_set_due(c, server->limits.header_seconds);
   }
-}
-
-void es_intake_run_held(es_job *job) {
-  es_connection *c = (es_connection *)((char *)job - offsetof(es_connection, held_job));
-  char *held = c->held;
-  size_t size = c->held_len;
-  if (c->state != ES_READING || held == NULL)
-    return;
-  c->held = NULL;
-  es_connection_watch(c);
-  es_intake_take(c, held, size); /* may close, but frees only in a callback of libuv's */
-  free(held);
 }

@@ -11,7 +11,8 @@ void es_intake_take(es_connection *connection, const char *bytes, size_t size);
 /* Answers with an error and closes. */
 void es_intake_refuse(es_connection *connection, int status, const char *reason);
 
-/* The connection's held_job: goes on with what was held. */
-void es_intake_run_held(es_job *job);
+/* Goes on, when the callback has returned, with what was held; or drops it. */
+void es_intake_post_held(es_connection *connection);
+void es_intake_drop_held(es_connection *connection);
 
 #endif

@@ -92,6 +92,7 @@ int es_loop_init(es_loop *loop) {
   uv_timer_init(&loop->uv, &loop->clock);
   uv_unref((uv_handle_t *)&loop->clock);
   loop->clock.data = loop;
+  es_fanout_init(loop);
   if (uv_random(NULL, NULL, &loop->random, sizeof loop->random, 0, NULL) != 0)
     loop->random = uv_hrtime();
   return 0;
@@ -106,9 +107,11 @@ void es_loop_free(es_loop *loop) {
     es_loop_settle(loop); /* only references are left to be given back */
   uv_close((uv_handle_t *)&loop->async, NULL);
   uv_close((uv_handle_t *)&loop->clock, NULL);
+  uv_close((uv_handle_t *)&loop->fanout.clock, NULL);
   uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, which free */
   uv_loop_close(&loop->uv);
   es_deadlines_free(&loop->deadlines);
+  es_deadlines_free(&loop->fanout.timed);
   es_pool_clear(&loop->pool);
   free(loop->read_buffer);
 }
@@ -121,8 +124,13 @@ bool es_loop_alive(const es_loop *loop) {
   return loop->holds > 0 || uv_loop_alive(&loop->uv) || loop->first_job != NULL || loop->dirty != NULL;
 }
 
+/* Whether a turn has work that no event will announce. */
+static bool has_work(const es_loop *loop) {
+  return loop->first_job != NULL || loop->dirty != NULL || es_fanout_is_due(loop);
+}
+
 int es_loop_timeout(es_loop *loop) {
-  if (loop->first_job != NULL || loop->dirty != NULL)
+  if (has_work(loop))
     return 0;
   if (!uv_loop_alive(&loop->uv))
     return -1; /* libuv says 0 of a loop with nothing to do, and a driver would spin */
@@ -137,11 +145,15 @@ static void end_turn(es_loop *loop) {
   while (loop->dirty != NULL) {
     es_connection *c = loop->dirty;
     loop->dirty = c->next_dirty;
-    es_connection_flush(c);
+    c->dirty = false;
+    if (!c->writing)
+      es_connection_flush(c);
   }
+  es_fanout_run(loop);
   es_loop_settle(loop); /* a flush may have ended streams or made room */
+  es_fanout_wind(loop);
   loop->turning = false;
-  if (loop->first_job != NULL || loop->dirty != NULL)
+  if (has_work(loop))
     es_loop_wake(loop);
 }
 
@@ -149,8 +161,9 @@ void es_loop_turn(es_loop *loop, bool wait) {
   if (loop->turning)
     return;
   loop->turning = true;
+  loop->turns++;
   loop->woken = false;
-  bool work = loop->first_job != NULL || loop->dirty != NULL;
+  bool work = has_work(loop);
   uv_run(&loop->uv, wait && !work ? UV_RUN_ONCE : UV_RUN_NOWAIT);
   end_turn(loop);
 }
@@ -159,6 +172,7 @@ void es_loop_tick(es_loop *loop) {
   if (loop->turning)
     return;
   loop->turning = true;
+  loop->turns++;
   uv_update_time(&loop->uv);
   if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv) &&
       (loop->hasty > 0 || loop->rest_until <= uv_now(&loop->uv)))

@@ -11,6 +11,7 @@
 
 #include "core/deadlines.h"
 #include "core/queue.h"
+#include "net/fanout.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,6 +40,7 @@ typedef struct es_loop {
   /* read-only */
   uv_loop_t uv;
   bool turning;
+  uint64_t turns;
   struct es_server *servers; /* kept by server.c */
   char *read_buffer;         /* ES_READ_BYTES */
   es_pool pool;              /* for the connections' queues */
@@ -53,6 +55,7 @@ typedef struct es_loop {
   es_job *first_job, *last_job;
   bool settling, woken;
   struct es_connection *dirty; /* have bytes to flush */
+  es_fanout fanout;
   uint64_t random;
   uint64_t date_second;
   char date[32];

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
@@ -11,11 +12,11 @@
  * hides behind 4 MB of kernel memory, and every limit bites that much later. */
 #define NOTSENT_BYTES 65536
 /* A peer whose cable was cut: probed after a minute of silence, given up when sent bytes stay unanswered for a minute.
- * Above every limit for slow readers, because it also ends live peers that do not read. */
+ * Streams whose limit for slow readers is longer get more (es_platform_set_patience), because this also ends live peers
+ * that do not read. */
 #define KEEPALIVE_IDLE_SECONDS 60
 #define KEEPALIVE_PROBE_SECONDS 10
 #define KEEPALIVE_PROBES 6
-#define USER_TIMEOUT_MS 60000
 
 int es_platform_adopt(int fd) {
   int flags = fcntl(fd, F_GETFL);
@@ -76,8 +77,22 @@ void es_platform_tune(int fd) {
   set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 #endif
 #if defined(TCP_USER_TIMEOUT)
-  set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
+  set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ES_PATIENCE_SECONDS * 1000);
 #endif
+}
+
+void es_platform_set_patience(int fd, double seconds) {
+#if defined(TCP_USER_TIMEOUT)
+  set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, seconds > INT_MAX / 1000 ? INT_MAX : (int)(seconds * 1000));
+#else
+  (void)fd;
+  (void)seconds;
+#endif
+}
+
+void es_platform_reset(int fd) {
+  struct linger linger = {.l_onoff = 1, .l_linger = 0};
+  (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 }
 
 size_t es_platform_raise_descriptors(void) {

@@ -21,4 +21,11 @@ void es_platform_tune(int fd);
 /* Raises the soft limit of descriptors to the hard one; returns the limit in force, or 0 when it is not known. */
 size_t es_platform_raise_descriptors(void);
 
+/* How long bytes may stay unanswered before the kernel gives a peer up; ES_PATIENCE_SECONDS to begin with. */
+#define ES_PATIENCE_SECONDS 60
+void es_platform_set_patience(int fd, double seconds);
+
+/* Makes the close that follows a reset: what the kernel still holds is dropped. */
+void es_platform_reset(int fd);
+
 #endif

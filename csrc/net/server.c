@@ -19,6 +19,12 @@ es_server *es_server_new(es_loop *loop) {
   es_server *server = calloc(1, sizeof *server);
   if (server == NULL)
     return NULL;
+  if (uv_random(NULL, NULL, &server->epoch, sizeof server->epoch, 0, NULL) != 0 ||
+      uv_random(NULL, NULL, &server->ids.seed, sizeof server->ids.seed, 0, NULL) != 0) {
+    free(server); /* ids that come again after a restart would lose frames in silence */
+    return NULL;
+  }
+  server->channels.seed = server->ids.seed;
   server->loop = loop;
   server->closed_job.run = run_closed;
   server->grace.on_due = on_grace;
@@ -43,6 +49,7 @@ void es_server_free(es_server *server) {
     if (x != NULL)
       x->server = NULL;
   }
+  es_channels_free(server);
   es_exchange_forget_server(server);
   es_loop_unpost(loop, &server->closed_job);
   es_loop_remove_deadline(loop, &server->grace);
@@ -78,7 +85,7 @@ static void send_away(es_exchange *x, double spread) {
   es_event event = ES_EVENT_INIT;
   double ms = es_loop_random(x->server->loop) * spread * 1000;
   event.retry = (int64_t)(ms < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : ms);
-  es_queue_event(&x->connection->out, &event, x->chunked); /* without memory it comes back after its first retry */
+  (void)es_exchange_queue(x, &event); /* without memory it comes back after its first retry */
   es_exchange_end(x, ES_END_SERVER);
 }
 

@@ -1,10 +1,11 @@
-/* server: an app's network half: its listeners, its connections, its limits and counters.
+/* server: an app's network half: its listeners, its connections, its channels, its limits and counters.
  *
- * Owns its listeners and connections. Tells the layer above through es_handlers; those calls come from inside a turn,
+ * Owns its listeners, connections and channels. Tells the layer above through es_handlers; those calls come from inside a turn,
  * from a callback of libuv's or a job, and may do anything to the server but free it. */
 #ifndef ES_NET_SERVER_H
 #define ES_NET_SERVER_H
 
+#include "net/channel.h"
 #include "net/connection.h"
 #include "net/listener.h"
 #include "net/loop.h"
@@ -19,8 +20,9 @@ typedef struct es_limits {
 } es_limits;
 
 typedef struct es_stats {
-  uint64_t accepted, rejected, requests, events, bytes_out;
-  size_t connections, streams;
+  uint64_t accepted, rejected, requests, published, events, bytes_out;
+  uint64_t resumes, gaps, slow, skipped; /* subscribers that came back; gaps told; slow readers cut, or skipped */
+  size_t connections, streams, channels, subscribers;
 } es_stats;
 
 typedef struct es_server es_server;
@@ -30,7 +32,9 @@ typedef struct es_handlers {
   void (*on_request)(es_exchange *exchange);
   /* A stream that had no room for an event has some again. */
   void (*on_room)(es_exchange *exchange);
-  /* The exchange is over; called once for every on_request. */
+  /* Subscriptions of a stream that goes on are over: es_exchange_gone tells which. */
+  void (*on_gone)(es_exchange *exchange);
+  /* The exchange is over, and with it its subscriptions (es_exchange_gone); called once for every on_request. */
   void (*on_end)(es_exchange *exchange);
   /* es_server_close is through: nothing of the server is open any more. */
   void (*on_closed)(es_server *server);
@@ -47,6 +51,12 @@ struct es_server {
   es_loop *loop;
   es_stats stats;
   bool closing;
+  uint64_t epoch;             /* of its ids */
+  uint64_t sequence;          /* the highest that was given to a frame */
+  uint64_t gone;              /* the highest of a channel that went away */
+  uint64_t given_gone;        /* the highest with a given id of such a channel */
+  es_table channels, ids;     /* kept by channel.c and log.c */
+  uint32_t serial;            /* of the newest stream */
   es_connection *connections; /* kept by connection.c */
   es_listener *listeners;     /* kept by listener.c */
   /* private */

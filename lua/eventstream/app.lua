@@ -1,4 +1,5 @@
 -- The app: routes, options, listeners.
+local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
@@ -35,7 +36,9 @@ local OPTIONS = {
   end,
   on_error = check.callable,
   cors = function() return "left out (this version has no such option yet)" end,
-  channels = function() return "left out (this version has no such option yet)" end,
+  channels = function(value)
+    if type(value) ~= "table" then return "a table" end
+  end,
 }
 
 local DEFAULTS = {
@@ -109,8 +112,9 @@ local function hinter(routes)
     local entry = found and found[request.method]
     if not entry or told[entry] then return end
     told[entry] = true
-    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; "
-      .. "keep it open with stream:every, stream:hold or a loop around stream:sleep", request.method, entry.pattern)
+    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep "
+      .. "it open with stream:subscribe, stream:every, stream:hold or a loop around stream:sleep", request.method,
+      entry.pattern)
   end
 end
 
@@ -118,7 +122,15 @@ end
 ---@field heartbeat number|false? seconds of silence after which a comment is sent; default 15
 ---@field retry integer|false? milliseconds after which a browser reconnects, jittered up to 1.5 times; default 3000
 ---@field limits eventstream.Limits?
+---@field channels table<string, eventstream.ChannelOptions>? by name, or by pattern: "room:*"
 ---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
+
+---@class eventstream.ChannelOptions
+---@field history integer? events that are kept; default 1000
+---@field history_bytes integer? of theirs, on the wire; default 1048576
+---@field history_seconds number|false? their age; default 300; false: no limit
+---@field slow "disconnect"|"skip"|nil what becomes of a slow reader; default "disconnect"
+---@field flush "auto"|number|nil seconds between two passes over the subscribers, 0: each turn; default "auto"
 
 ---@class eventstream.Limits
 ---@field connections integer? clients at once; default 10000
@@ -140,17 +152,21 @@ function App.new(options)
     stream_seconds = limits.stream_seconds or 0,
   }
   for name, default in pairs(DEFAULTS) do settings[name] = limits[name] or default end
-  local app = setmetatable({ _routes = router.new(), _limits = settings }, App)
+  local known = check.call(channels.new, options.channels)
+  local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {} }, App)
   local hooks = {
     dispatch = dispatcher(app._routes),
     hint = hinter(app._routes),
     params = function(method, path) return app._routes:params(method, path) end,
     report = reporter(options.on_error),
+    channel = function(who, name) return channels.find(known, app._core, who, name) end,
+    known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
       apps[app] = nil
       if not App.any_busy() then driver.stop() end
     end,
   }
+  app._hooks = hooks
   app._core = core.app(hooks, settings)
   apps[app] = true
   driver.attach()
@@ -352,7 +368,65 @@ function App:after(seconds, callback)
   return interval
 end
 
---- Counters and gauges: accepted, rejected, requests, events, bytes_out, connections, streams.
+local function find_channel(app, name, options)
+  check_self(app, "channel")
+  return channels.find(app._channels, app._core, "channel", name, options)
+end
+
+--- The channel of that name, made where there is none. Options hold from now on; those that are left out are as `new`
+--- says of the name, else the defaults.
+---@param name string
+---@param options eventstream.ChannelOptions?
+---@return eventstream.Channel
+function App:channel(name, options)
+  local channel = check.call(find_channel, self, name, options) -- no tail call: the position is our caller's
+  driver.attach()
+  return channel
+end
+
+local function watch(app, who, list, callback)
+  check_self(app, who)
+  if type(callback) ~= "function" then
+    error(("%s: function expected, got %s"):format(who, type(callback)), 0)
+  end
+  local watchers = app._watchers[list] or {}
+  app._watchers[list] = watchers
+  watchers[#watchers + 1] = callback
+  if #watchers > 1 then return end
+  -- an error of one is reported, and the others are called
+  local function trace(message) return { message = tostring(message), traceback = debug.traceback("", 2) } end
+  app._hooks[list] = function(channel, stream)
+    for _, each in ipairs(watchers) do
+      local ok, failure = xpcall(function() each(channel, stream) end, trace)
+      if not ok then app._hooks.report(failure.message, failure.traceback, stream) end
+    end
+  end
+end
+
+--- Calls the function for each subscription that begins, once it gets what is published.
+---@param callback fun(channel: eventstream.Channel, stream: eventstream.Stream)
+---@return eventstream.App self
+function App:on_subscribe(callback)
+  check.call(watch, self, "on_subscribe", "subscribed", callback)
+  return self
+end
+
+--- Calls the function for each subscription that is over, behind the stream's on_close functions.
+---@param callback fun(channel: eventstream.Channel, stream: eventstream.Stream)
+---@return eventstream.App self
+function App:on_unsubscribe(callback)
+  check.call(watch, self, "on_unsubscribe", "unsubscribed", callback)
+  return self
+end
+
+--- All open streams.
+---@return eventstream.Stream[]
+function App:streams()
+  return self._core:streams()
+end
+
+--- Counters: accepted, rejected, requests, published, events, bytes_out, resumes, gaps, slow, skipped; gauges:
+--- connections, streams, channels, subscribers.
 ---@return table<string, integer>
 function App:stats()
   return self._core:stats()

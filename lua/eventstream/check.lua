@@ -84,6 +84,8 @@ local function finite(value)
   return type(value) == "number" and value == value and value > -math.huge and value < math.huge
 end
 
+M.is_finite = finite
+
 function M.string(value)
   if type(value) ~= "string" then return "a string" end
 end

@@ -1,4 +1,5 @@
 -- The stream's methods that are decisions and not hot work; the others are the core's (csrc/lua/stream.c).
+local check = require "eventstream.check"
 local core = require "eventstream.core"
 local headers = require "eventstream.headers"
 
@@ -33,7 +34,7 @@ function Stream:header(name, value)
   local block = self:_lines()
   if not block then
     error(self.closed and "header: the stream is over"
-      or "header: the head is sent already; set headers before the first send or sleep", 2)
+      or "header: the head is sent already; set headers before the first send, subscribe or sleep", 2)
   end
   local ok, lines = pcall(headers.lines, "header", name, value, RESERVED)
   if not ok then error(lines, 2) end
@@ -57,6 +58,117 @@ function Stream:reject(status, body, fields)
   for name in pairs(fields or {}) do block = headers.without(block, name) end
   self:_answer(code, headers.without(block, "connection") .. lines, text)
   return true
+end
+
+local function check_newcomer(value)
+  if value ~= "all" and check.whole(0)(value) then return 'a whole number, 0 or more, or "all"' end
+end
+
+local SUBSCRIBE = {
+  since = function(value)
+    if type(value) ~= "string" and not check.is_finite(value) then return 'an id or "live"' end
+  end,
+  newcomer = check_newcomer,
+  on_gap = function(value)
+    if value ~= "kept" and value ~= "live" then return '"kept" or "live"' end
+  end,
+}
+
+-- The channels that an argument names: a channel, a name, or a list of these. find(who, name) is asked for names.
+local function channels_of(find, who, what)
+  local list, many = {}, type(what) == "table"
+  if many and #what == 0 then error(who .. ": the list of channels is empty", 0) end
+  for i = 1, many and #what or 1 do
+    local each = what
+    if many then each = what[i] end
+    if type(each) == "string" then
+      list[#list + 1] = find(who, each)
+    elseif core.is_channel(each) then
+      list[#list + 1] = each
+    else
+      error(("%s: channel must be a channel, a name or a list of these, not %s"):format(who, check.show(each)), 0)
+    end
+  end
+  return list
+end
+
+local function start_of(stream, options)
+  local since = options.since
+  if since == "" then return nil, true, false end -- as an empty header: the client has none
+  if type(since) == "number" then since = core.id_text(since) end
+  if since ~= nil then return since, true, since == "live" end
+  return stream.last_event_id, false, false
+end
+
+-- Of several, one that carries a given id comes first: it vouches for the others.
+local function carriers_first(list, id)
+  if not id then return list end
+  for i = 2, #list do
+    if list[i]:_carries(id) then
+      table.insert(list, 1, table.remove(list, i))
+      break
+    end
+  end
+  return list
+end
+
+local RANK = { live = 1, resumed = 2, gap = 3 }
+
+-- Subscribes to all or to none: only then is anyone told, who could send, and so part what belongs together.
+local function subscribe(stream, what, options)
+  options = check.options("subscribe", options, SUBSCRIBE)
+  local app = stream:_app()
+  if stream.closed or not app then return nil, "closed" end
+  local list = channels_of(app.channel, "subscribe", what)
+  for _, channel in ipairs(list) do
+    local fine, message = stream:_admits(channel)
+    if not fine then return nil, message end
+  end
+  local id, since, live = start_of(stream, options)
+  local newcomer = options.newcomer == "all" and math.huge or options.newcomer or 0
+  local result, begun = nil, {}
+  for _, channel in ipairs(carriers_first(list, id)) do
+    local one, new = stream:_subscribe(channel, id, since, live, options.on_gap == "live", newcomer)
+    if not one then return nil, new end
+    if not result or RANK[one] > RANK[result] then result = one end
+    if new then begun[#begun + 1] = channel end
+  end
+  return result, app, begun
+end
+
+--- Subscribes to a channel, a name, or a list of these. A stream's first subscriptions start behind what the client had
+--- last (`since`, else its Last-Event-ID, else the query), or at the newcomer's; later ones live, unless `since` says
+--- so; since = "live" starts there, too, and asks for no newcomer's. What is subscribed already stays as it is, and is
+--- "live". Returns "live", "resumed" or "gap", of several the last of these that is true of any; or nil, "closed", and
+--- then none has begun.
+---@param what eventstream.Channel|string|(eventstream.Channel|string)[]
+---@param options { since: string|integer?, newcomer: integer|"all"|nil, on_gap: "kept"|"live"|nil }?
+---@return "live"|"resumed"|"gap"|nil, string?
+function Stream:subscribe(what, options)
+  local result, app, begun = check.call(subscribe, self, what, options)
+  if not result then return nil, app end
+  if app.subscribed then -- outside of what adds positions to errors: the functions may wait
+    for _, channel in ipairs(begun) do app.subscribed(channel, self) end
+  end
+  return result
+end
+
+local function nothing() end
+
+local function unsubscribe(stream, what)
+  local app, any = stream:_app(), false
+  for _, channel in ipairs(channels_of(app and app.known or nothing, "unsubscribe", what)) do
+    any = stream:_unsubscribe(channel) or any
+  end
+  return any
+end
+
+--- Ends a subscription: nothing more of the channel is written, but for the rest of an event. False if there was none.
+---@param what eventstream.Channel|string|(eventstream.Channel|string)[]
+---@return boolean
+function Stream:unsubscribe(what)
+  local any = check.call(unsubscribe, self, what)
+  return any
 end
 
 return Stream

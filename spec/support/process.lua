@@ -136,6 +136,16 @@ function process.lua(args, env)
   return process.spawn(process.interpreter(), args, env)
 end
 
+--- The same on one core, where there are several: a server and its clients that are measured share none, whatever the
+--- scheduler thinks of two processes that talk.
+---@param core integer from 0
+function process.lua_on(core, args, env)
+  if not process.find "taskset" or #uv.cpu_info() <= core then return process.lua(args, env) end
+  local all = { "-c", tostring(core), process.interpreter() }
+  for _, each in ipairs(args) do all[#all + 1] = each end
+  return process.spawn("taskset", all, env)
+end
+
 --- Ends what a failed test left running; for `after_each` and `teardown`.
 function process.kill_all()
   for self in pairs(running) do

@@ -39,6 +39,7 @@ Browser.__index = Browser
 ---@class spec.Page
 ---@field reports table[]   what the page passed to `report(object)`, in order
 ---@field problems string[] uncaught exceptions and the console's errors
+---@field closed boolean?
 local Page = {}
 Page.__index = Page
 
@@ -136,6 +137,13 @@ function Page:open(url)
   process.wait(function() return self.loaded end, nil, "the page " .. url)
 end
 
+--- Evaluates JavaScript that goes to another page, and waits until that has loaded.
+function Page:follow(expression)
+  self.loaded = false
+  self:evaluate(expression)
+  process.wait(function() return self.loaded end, nil, "the page behind " .. expression)
+end
+
 --- Evaluates JavaScript in the page; a promise is awaited.
 ---@return any value
 function Page:evaluate(expression)
@@ -180,6 +188,7 @@ end
 function Page:close()
   self.browser:call("Target.closeTarget", { targetId = self.target })
   self.browser.pages[self.session] = nil
+  self.closed = true
 end
 
 return readers

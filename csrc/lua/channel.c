@@ -1,0 +1,196 @@
+/* The class that scripts know as a channel: a handle of the net layer's. */
+#include "lua/binding.h"
+
+#include <string.h>
+
+#define CLASS "eventstream.channel"
+
+es_channel *es_test_channel(lua_State *L, int index) {
+  es_channel **box = luaL_testudata(L, index, CLASS);
+  return box != NULL ? *box : NULL;
+}
+
+es_channel *es_check_channel(lua_State *L, int index) {
+  es_channel *ch = *(es_channel **)luaL_checkudata(L, index, CLASS);
+  if (ch == NULL)
+    luaL_error(L, "the channel is gone: Lua is closing");
+  return ch;
+}
+
+void es_push_channel(lua_State *L, es_channel *ch) {
+  es_channel_ref(ch); /* before anything can collect the last handle there was */
+  es_push_objects(L);
+  lua_rawgetp(L, -1, ch);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    es_channel **box = es_new_userdata(L, sizeof *box);
+    *box = NULL;
+    luaL_getmetatable(L, CLASS);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, -3, ch);
+    *box = ch;
+  } else {
+    es_channel_unref(ch);
+  }
+  lua_remove(L, -2);
+}
+
+static int l_gc(lua_State *L) {
+  es_channel **box = luaL_checkudata(L, 1, CLASS);
+  if (*box != NULL)
+    es_channel_unref(*box);
+  *box = NULL;
+  return 0;
+}
+
+static int closed(lua_State *L) {
+  lua_pushnil(L);
+  lua_pushliteral(L, "closed");
+  return 2;
+}
+
+/* The option `except` of publish: the stream's exchange, or NULL. */
+static es_exchange *check_except(lua_State *L, int index) {
+  if (lua_isnoneornil(L, index))
+    return NULL;
+  if (lua_type(L, index) != LUA_TTABLE)
+    luaL_error(L, "publish: options must be a table, not %s", luaL_typename(L, index));
+  es_exchange *except = NULL;
+  lua_pushnil(L);
+  while (lua_next(L, index) != 0) {
+    if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "except") != 0) {
+      lua_pop(L, 1);
+      es_push_state_hook(L, es_state_of(L), "unknown_option");
+      lua_insert(L, -2);
+      lua_pushliteral(L, "except");
+      lua_call(L, 2, 1);
+      luaL_error(L, "publish: %s", lua_tostring(L, -1));
+    }
+    es_stream *stream = es_test_stream(L, -1);
+    if (stream != NULL)
+      except = stream->exchange;
+    else
+      luaL_error(L, "publish: except must be a stream, not %s", luaL_typename(L, -1));
+    lua_pop(L, 1);
+  }
+  return except;
+}
+
+static es_id_kind check_id(lua_State *L, const es_event_arg *arg) {
+  uint64_t epoch, sequence;
+  es_slice id = arg->event.id;
+  if (id.ptr == NULL)
+    return arg->no_id ? ES_ID_NONE : ES_ID_OWN;
+  if (id.len == 0)
+    luaL_error(L, "publish: id must not be empty (id = false publishes without one)");
+  if (es_id_read(id, &epoch, &sequence))
+    luaL_error(L, "publish: id must not look like one that a channel gives (EPOCH-SEQUENCE)");
+  return ES_ID_GIVEN;
+}
+
+/* publish(event [, { except = stream }]): the id, or true where there is none; or nil, message. */
+static int l_publish(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  es_event_arg arg;
+  char text[ES_ID_TEXT];
+  lua_settop(L, 3); /* the check of the event pushes */
+  es_check_event(L, 2, "publish", &arg);
+  es_exchange *except = check_except(L, 3);
+  es_id_kind kind = check_id(L, &arg);
+  int err = es_channel_publish(ch, &arg.event, kind, except, text);
+  if (err == UV_ECANCELED)
+    return closed(L);
+  if (err != 0)
+    return luaL_error(L, "publish: out of memory");
+  if (kind == ES_ID_NONE)
+    lua_pushboolean(L, 1);
+  else
+    lua_pushlstring(L, arg.event.id.ptr, arg.event.id.len);
+  return 1;
+}
+
+/* is_channel(value) */
+static int l_is_channel(lua_State *L) {
+  lua_pushboolean(L, es_test_channel(L, 1) != NULL);
+  return 1;
+}
+
+static int l_close(lua_State *L) {
+  es_channel_close(es_check_channel(L, 1));
+  return 0;
+}
+
+/* A list of the streams that are subscribed. */
+static int l_streams(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  size_t count = 0, room = ch->subscribers; /* a finalizer of the script's may subscribe more while the list is made */
+  es_stream **list = es_new_list(L, room);
+  const es_subscription *s = ch->server != NULL ? ch->at : NULL;
+  if (s != NULL)
+    do {
+      es_exchange *x = s->ended ? NULL : s->connection->exchange;
+      if (x != NULL && x->user != NULL && count < room)
+        list[count++] = x->user;
+    } while ((s = s->next) != ch->at);
+  es_push_list(L, list, count);
+  return 1;
+}
+
+/* _carries(id): whether a kept event has it as its given id. */
+static int l_carries(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  es_slice id;
+  id.ptr = luaL_checklstring(L, 2, &id.len);
+  lua_pushboolean(L, ch->server != NULL && es_log_carries(&ch->log, id));
+  return 1;
+}
+
+static int l_index(lua_State *L) {
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(1));
+  if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
+    return 1;
+  es_channel *ch = es_check_channel(L, 1);
+  const char *name = lua_tostring(L, 2);
+  char text[ES_ID_TEXT];
+  if (strcmp(name, "name") == 0) {
+    lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
+  } else if (strcmp(name, "id") == 0) {
+    es_slice id = es_channel_id(ch, text);
+    lua_pushlstring(L, id.ptr, id.len);
+  } else if (strcmp(name, "subscribers") == 0) {
+    lua_pushinteger(L, (lua_Integer)ch->subscribers);
+  } else if (strcmp(name, "closed") == 0) {
+    lua_pushboolean(L, ch->server == NULL);
+  }
+  return 1; /* else the nil */
+}
+
+static int l_tostring(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  lua_pushliteral(L, "channel ");
+  lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
+  lua_pushfstring(L, " (%d subscribers)", (int)ch->subscribers);
+  lua_concat(L, 3);
+  return 1;
+}
+
+void es_open_channel_class(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"publish", l_publish}, {"close", l_close}, {"streams", l_streams}, {"_carries", l_carries}, {NULL, NULL}};
+  lua_pushcfunction(L, l_is_channel);
+  lua_setfield(L, -2, "is_channel");
+  luaL_newmetatable(L, CLASS);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_pushcclosure(L, l_index, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, l_tostring);
+  lua_setfield(L, -2, "__tostring");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,24 @@
+--- One ordinary request over luv, for load clients: ask(port, "/start", function(body) end).
+local uv = require "luv"
+
+---@param port integer
+---@param target string
+---@param answered fun(body: string)
+return function(port, target, answered)
+  local handle, received = uv.new_tcp(), {}
+  handle:connect("127.0.0.1", port, function(failure)
+    assert(not failure, failure)
+    handle:write(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(target))
+    handle:read_start(function(err, bytes)
+      assert(not err, err)
+      if bytes then
+        received[#received + 1] = bytes
+        return
+      end
+      handle:close()
+      local status, body = table.concat(received):match "^HTTP/1%.1 (%d+) .-\r\n\r\n(.*)$"
+      assert(status == "200" or status == "204", table.concat(received))
+      answered(body)
+    end)
+  end)
+end
