@@ -1,22 +1,11 @@
 --- A real EventSource: headless Chromium, one for the whole file, a page for each test.
 
 local uv = require "luv"
-local eventstream = require "eventstream"
+local pages = require "spec.support.pages"
 local process = require "spec.support.process"
 local readers = require "spec.support.readers"
 
--- The page under test tells what its EventSource sees: {open}, {error, state} or {event, data, id}.
-local PAGE = [[<!doctype html><link rel="icon" href="data:,"><script>
-  function listen(...names) {
-    const source = new EventSource("sse");
-    const tell = (event) => report({ event: event.type, data: event.data, id: event.lastEventId });
-    source.onopen = () => report({ open: true, state: source.readyState });
-    source.onerror = () => report({ error: true, state: source.readyState });
-    source.onmessage = tell;
-    for (const name of names) source.addEventListener(name, tell);
-  }
-</script>]]
-local CONNECTING, OPEN, CLOSED = 0, 1, 2
+local CONNECTING, OPEN, CLOSED = pages.CONNECTING, pages.OPEN, pages.CLOSED
 
 -- A server to be killed: a process of its own, which serves the same page.
 local SERVER = ([[
@@ -31,45 +20,25 @@ local SERVER = ([[
   print("listening on " .. listener.port)
   io.stdout:flush()
   eventstream.run()
-]]):format(PAGE)
+]]):format(pages.PAGE)
 
 describe("chromium", function()
   if not readers.chromium then
     return pending "reads what is sent (chromium is not installed)"
   end
 
-  local browser, page, app, url, server
+  lazy_setup(pages.launch)
+  lazy_teardown(pages.quit)
+  after_each(pages.finish)
 
-  lazy_setup(function() browser = readers.browser() end)
-  lazy_teardown(function() browser:close() end)
-
-  after_each(function()
-    if page then page:close() end
-    if server then
-      server:kill "sigkill"
-      server:wait_exit()
-    end
-    if app then app:close() end
-    page, app, server = nil, nil, nil
-  end)
-
-  -- Serves the page and the handler of /sse from this process, and opens the page.
+  -- Opens a page whose /sse has that handler.
   local function serve(options, handler)
-    app = eventstream.new(options)
-    app:get("/", function() return 200, PAGE, { ["Content-Type"] = "text/html" } end)
-    app:stream("/sse", handler)
-    local listener = assert(app:listen { port = 0 })
-    url = ("http://127.0.0.1:%d/"):format(listener.port)
-    page = browser:page(url)
-  end
-
-  local function start(script, env)
-    server = process.lua(script, env)
-    return server:wait_line "listening on .-(%d+)/?$"
+    local _, port = pages.serve(options, handler)
+    return pages.open(port)
   end
 
   it("opens before the first event", function()
-    serve({}, function(stream) stream:hold() end)
+    local page = serve({}, function(stream) stream:hold() end)
     page:evaluate "listen()"
     assert.same({ open = true, state = OPEN }, page:wait_report { open = true })
     assert.same({}, page.problems)
@@ -88,7 +57,7 @@ describe("chromium", function()
       { event = "ping", data = "" },
       { id = "…é 2", data = ("long "):rep(60000) },
     }
-    serve({}, function(stream)
+    local page = serve({}, function(stream)
       for _, event in ipairs(sent) do stream:send(event) end
       stream:hold()
     end)
@@ -109,7 +78,7 @@ describe("chromium", function()
 
   it("comes back with its Last-Event-ID after the server closes", function()
     local ids = {}
-    serve({ retry = 100 }, function(stream)
+    local page = serve({ retry = 100 }, function(stream)
       ids[#ids + 1] = stream.last_event_id or "none"
       stream:send { id = "é " .. #ids, data = "connection " .. #ids }
       if #ids == 3 then stream:hold() end
@@ -126,20 +95,19 @@ describe("chromium", function()
   end)
 
   it("comes back with its Last-Event-ID after the server is killed and started again", function()
-    local port = start({ "-e", SERVER }, { PORT = "0", NAME = "first" })
-    page = browser:page(("http://127.0.0.1:%s/"):format(port))
+    local server = pages.start({ "-e", SERVER }, { PORT = "0", NAME = "first" })
+    local page = pages.open(server.port)
     page:evaluate "listen()"
     page:wait_report { id = "first", data = "after nothing" }
-    server:kill "sigkill"
-    server:wait_exit()
+    pages.kill(server)
     page:wait_report { error = true, state = CONNECTING }
-    assert.equal(port, start({ "-e", SERVER }, { PORT = port, NAME = "second" }))
+    pages.start({ "-e", SERVER }, { PORT = server.port, NAME = "second" })
     page:wait_report { id = "second", data = "after first" }
   end)
 
   it("waits as long as retry says: the app's, then an event's", function()
     local left, waits = nil, {}
-    serve({ retry = 400 }, function(stream)
+    local page = serve({ retry = 400 }, function(stream)
       if left then waits[#waits + 1] = (uv.hrtime() - left) / 1e6 end
       stream:on_close(function() left = uv.hrtime() end)
       stream:send "come back"
@@ -154,7 +122,7 @@ describe("chromium", function()
 
   it("stops at 204", function()
     local connections = 0
-    serve({ retry = 100 }, function(stream)
+    local page = serve({ retry = 100 }, function(stream)
       connections = connections + 1
       if connections == 2 then return stream:reject(204) end
       stream:send "that is all"
@@ -168,7 +136,7 @@ describe("chromium", function()
 
   it("comes back after a handler's error", function()
     local connections = 0
-    serve({ retry = 100, on_error = function() end }, function(stream)
+    local page = serve({ retry = 100, on_error = function() end }, function(stream)
       connections = connections + 1
       if connections == 1 then error "the script's fault" end
       stream:send "well again"
@@ -181,8 +149,8 @@ describe("chromium", function()
 
   describe("on the page of ping.lua", function()
     it("shows the state, both kinds of events and the reconnects", function()
-      local port = start({ "examples/ping.lua" }, { PORT = "0" })
-      page = browser:page(("http://127.0.0.1:%s/"):format(port))
+      local server = pages.start({ "examples/ping.lua" }, { PORT = "0" })
+      local page = pages.open(server.port)
       page:wait 'document.querySelector("#state").innerText === "open"'
       page:wait 'document.querySelectorAll("#pings li").length >= 3'
       assert.matches("^%d%d:%d%d:%d%d%s*%d+$", page:evaluate 'document.querySelector("#pings li").innerText')
@@ -191,10 +159,9 @@ describe("chromium", function()
       assert.equal("0", page:evaluate 'document.querySelector("#reconnects").innerText')
       assert.same({}, page.problems)
 
-      server:kill "sigkill"
-      server:wait_exit()
+      pages.kill(server)
       page:wait 'document.querySelector("#state").innerText === "reconnecting"'
-      assert.equal(port, start({ "examples/ping.lua" }, { PORT = port }))
+      server = pages.start({ "examples/ping.lua" }, { PORT = server.port })
       page:wait 'document.querySelector("#reconnects").innerText === "1"'
       page:wait 'document.querySelector("#state").innerText === "open"'
       page:wait 'document.querySelector("#messages li").innerText.endsWith("welcome back")'
@@ -202,8 +169,8 @@ describe("chromium", function()
     end)
 
     it("closes and opens its stream at the button", function()
-      local port = start({ "examples/ping.lua" }, { PORT = "0" })
-      page = browser:page(("http://127.0.0.1:%s/"):format(port))
+      local server = pages.start({ "examples/ping.lua" }, { PORT = "0" })
+      local page = pages.open(server.port)
       page:wait 'document.querySelector("#pings li")'
       page:evaluate 'document.querySelector("#toggle").click()'
       assert.equal("closed", page:evaluate 'document.querySelector("#state").innerText')
@@ -218,8 +185,8 @@ describe("chromium", function()
     if not pcall(require, "cjson.safe") then return pending "reads an answer (lua-cjson is not installed)" end
 
     it("reads an answer with fetch, and stops one", function()
-      local port = start({ "examples/tokens.lua" }, { PORT = "0" })
-      page = browser:page(("http://127.0.0.1:%s/"):format(port))
+      local server = pages.start({ "examples/tokens.lua" }, { PORT = "0" })
+      local page = pages.open(server.port)
       page:evaluate 'document.querySelector("#ask").click()'
       page:wait 'document.querySelector("#state").innerText.startsWith("done: ")'
       assert.matches('^You wrote "What is an event stream%?"%. .*sleeps%.$',

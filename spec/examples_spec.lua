@@ -2,45 +2,18 @@
 
 local uv = require "luv"
 local json = require "dkjson"
+local examples = require "spec.support.examples"
 local process = require "spec.support.process"
 
+local contents, curl, start = examples.contents, examples.curl, examples.start
 local has_cjson = pcall(require, "cjson.safe")
 
-local function contents(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
+local function interrupt(server)
+  examples.interrupt(server, server.name == "with_luv.lua") -- there, its programs write too
 end
 
 describe("examples", function()
   after_each(process.kill_all)
-
-  local function start(name, ...)
-    local args = { "examples/" .. name, ... }
-    if os.getenv "ASAN_OPTIONS" then -- the sanitizer's runtime is for Lua, not for the programs that an example starts
-      table.insert(args, 1, "-e")
-      table.insert(args, 2, 'require "luv".os_unsetenv "LD_PRELOAD"')
-    end
-    local server = process.lua(args, { PORT = "0" })
-    server.name, server.port = name, server:wait_line "^listening on http://127%.0%.0%.1:(%d+)/"
-    return server
-  end
-
-  -- The curl line that the example's comment shows, with the port that this run has.
-  local function curl(server, options)
-    local line = contents("examples/" .. server.name):match "%f[%w]curl (%-N [^\n]*)"
-    line = line:gsub("%f[%w]8080%f[%W]", server.port)
-    local command = ("exec curl -sS --noproxy '*' --max-time 60 %s %s"):format(options or "", line)
-    return process.spawn("sh", { "-c", command })
-  end
-
-  local function interrupt(server)
-    server:kill "sigint"
-    local code, signal = server:wait_exit()
-    assert.same({ 0, 0 }, { code, signal }, table.concat(server.lines, "\n"))
-    if server.name ~= "with_luv.lua" then assert.equal("", server.stderr) end -- there, its programs write too
-  end
 
   for name in function(scan) return (uv.fs_scandir_next(scan)) end, uv.fs_scandir "examples" do
     if name:match "%.lua$" then
