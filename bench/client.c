@@ -3,58 +3,50 @@
  *
  *   client --port 8080 --pid PID [--path /ping] [--streams 5000] [--seconds 10] [--settle 1]
  *          [--in-flight 128] [--over 0] [--nap 0] [--wait 10] [--limit 120]
+ *          [--rate 100 --events 1200 [--start-port 8080] [--warm 1] [--drain 3]] [--cost 200]
  *
  * Opens `streams` streams on 127.0.0.1, with at most `in-flight` on their way: as fast as the server answers, or evenly
  * within `over` seconds. A stream is open when the head and a first byte of the body are there. Reads on for `settle`
  * seconds, then counts for `seconds`. With `nap` the client sleeps so many milliseconds between two looks at its
- * sockets, so that the server's writes are not charged with waking it. Prints one line of JSON; exits 0 if every stream
- * opened and stayed open, 1 if not, 2 for a wrong call, 3 when `limit` seconds have passed. Where --pid is given more
- * than once, the CPU time and the PSS are sums.
+ * sockets, so that the server's writes are not charged with waking it.
+ *
+ * With `events` the server (or who listens on `start-port`) is asked to publish so many, `rate` a second, to all streams.
+ * Counting begins `warm` seconds later; it is followed by at most `drain` seconds for what is still under way, and every
+ * stream has to have every number once. With `cost` the server is asked to time so many publishes, and its answer is
+ * passed on.
+ *
+ * Prints one line of JSON; exits 0 if every stream opened and stayed open, 1 if not, 2 for a wrong call, 3 when `limit`
+ * seconds have passed. Where --pid is given more than once, the CPU time and the PSS are sums.
  */
+#include "ask.h"
+#include "ledger.h"
 #include "proc.h"
-#include "reader.h"
+#include "streams.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <getopt.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#define MAX_STREAMS 20000
 #define MAX_PIDS 16
-#define MAX_READY 1024
-#define READ_BYTES 262144
-
-typedef struct stream {
-  int fd; /* -1 when closed */
-  int sent;
-  reader reader;
-} stream;
+#define DRAIN_STEP 0.2    /* seconds */
+#define ASK_PATIENCE 5000 /* ms */
 
 typedef struct client {
   /* from the command line */
-  struct sockaddr_in address;
   pid_t pids[MAX_PIDS];
   int pid_count;
-  const char *path;
-  int streams, in_flight, wait, limit;
-  double seconds, settle, over, nap;
+  int wait, limit, events, cost;
+  in_port_t start_port; /* network order, as in `streams`; 0: the same */
+  double seconds, settle, over, rate, warm, drain;
   /* private */
-  int epoll;
-  stream *all;
-  int started, opened, failed, lost;
-  uint64_t bytes;
-  char request[512];
-  size_t request_length;
-  char buffer[READ_BYTES];
+  streams streams;
+  ledger ledger;
+  ask ask;
 } client;
 
 typedef struct usage {
@@ -62,17 +54,11 @@ typedef struct usage {
   long pss_kb;
 } usage;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void nap(double milliseconds) {
-  struct timespec t = {(time_t)(milliseconds / 1e3), 0};
-  t.tv_nsec = (long)((milliseconds - (double)t.tv_sec * 1e3) * 1e6);
-  nanosleep(&t, NULL);
-}
+/* What was counted between two looks. */
+typedef struct count {
+  uint64_t events, bytes;
+  double seconds, cpu, own_cpu, stat;
+} count;
 
 static double cpu_of(const client *c) {
   double sum = 0;
@@ -99,134 +85,91 @@ static usage usage_of(const client *c) {
   return sum;
 }
 
-/* ---- streams ---- */
-
-/* Closes with a reset, so that no port lingers in TIME_WAIT. */
-static void stream_close(stream *s) {
-  struct linger reset = {1, 0};
-  setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  close(s->fd);
-  s->fd = -1;
-}
-
-static void stream_end(client *c, stream *s) {
-  if (s->reader.opened)
-    c->lost++;
-  else
-    c->failed++;
-  stream_close(s);
-}
-
-static void stream_request(client *c, stream *s) {
-  if (send(s->fd, c->request, c->request_length, MSG_NOSIGNAL) != (ssize_t)c->request_length) {
-    stream_end(c, s);
-    return;
-  }
-  s->sent = 1;
-  struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = s};
-  epoll_ctl(c->epoll, EPOLL_CTL_MOD, s->fd, &event);
-}
-
-static void stream_start(client *c) {
-  stream *s = &c->all[c->started++];
-  reader_init(&s->reader);
-  s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (s->fd < 0) {
-    c->failed++;
-    return;
-  }
-  int connected = connect(s->fd, (struct sockaddr *)&c->address, sizeof c->address) == 0;
-  struct epoll_event event = {.events = EPOLLOUT, .data.ptr = s};
-  if ((!connected && errno != EINPROGRESS) || epoll_ctl(c->epoll, EPOLL_CTL_ADD, s->fd, &event) != 0)
-    stream_end(c, s);
-  else if (connected)
-    stream_request(c, s);
-}
-
-static void stream_read(client *c, stream *s) {
-  ssize_t got = read(s->fd, c->buffer, sizeof c->buffer);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR))
-    return;
-  int was_open = s->reader.opened;
-  int bad = got <= 0 || reader_feed(&s->reader, c->buffer, (size_t)got) != 0;
-  if (s->reader.opened && s->reader.status != 200) {
-    s->reader.opened = 0;
-    bad = 1;
-  }
-  if (s->reader.opened && !was_open)
-    c->opened++;
-  if (got > 0)
-    c->bytes += (uint64_t)got;
-  if (bad || s->reader.ended)
-    stream_end(c, s);
-}
-
-/* One look at the sockets; waits at most so many milliseconds. Returns how many were ready. */
-static int turn(client *c, int milliseconds) {
-  struct epoll_event ready[MAX_READY];
-  int count = epoll_wait(c->epoll, ready, MAX_READY, milliseconds);
-  for (int i = 0; i < count; i++) {
-    stream *s = ready[i].data.ptr;
-    if (s->fd < 0)
-      continue;
-    if (!s->sent)
-      stream_request(c, s);
-    else
-      stream_read(c, s);
-  }
-  return count < 0 ? 0 : count;
-}
-
 /* ---- phases ---- */
 
-/* Waits until something listens. */
-static int await_server(const client *c) {
-  double until = now() + c->wait;
-  do {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int there = fd >= 0 && connect(fd, (const struct sockaddr *)&c->address, sizeof c->address) == 0;
-    if (fd >= 0)
-      close(fd);
-    if (there) {
-      nap(300); /* for the server to see the end of it */
-      return 0;
-    }
-    nap(20);
-  } while (now() < until);
-  return -1;
+static double own_cpu(void) {
+  struct rusage own;
+  getrusage(RUSAGE_SELF, &own);
+  return (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) +
+         (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6;
 }
 
-static void open_all(client *c) {
-  double start = now();
-  double until = start + c->over + c->limit / 2.0;
-  while (c->opened + c->failed < c->streams && now() < until) {
-    double due = c->over > 0 ? (now() - start) / c->over * c->streams : c->streams;
-    while (c->started < c->streams && c->started < due && c->started - c->opened - c->failed < c->in_flight)
-      stream_start(c);
-    turn(c, c->over > 0 ? 1 : 100);
+static void start_publishing(client *c) {
+  char target[128];
+  struct sockaddr_in address = c->streams.address;
+  if (c->start_port != 0)
+    address.sin_port = c->start_port;
+  snprintf(target, sizeof target, "/start?rate=%g&count=%d", c->rate, c->events);
+  if (ask_send(&c->ask, &address, target) != 0 || ask_poll(&c->ask, ASK_PATIENCE) != 1) {
+    fprintf(stderr, "client: port %d does not take %s\n", ntohs(address.sin_port), target);
+    exit(1);
   }
 }
 
-static void read_for(client *c, double seconds) {
-  double until = now() + seconds;
-  for (double left = seconds; left > 0; left = until - now()) {
-    if (c->nap > 0) {
-      nap(c->nap < left * 1e3 ? c->nap : left * 1e3);
-      int ready;
-      do {
-        ready = turn(c, 0);
-      } while (ready == MAX_READY && now() < until);
-    } else {
-      turn(c, left < 0.1 ? (int)(left * 1e3) + 1 : 100);
-    }
-  }
+static count count_events(client *c) {
+  streams *s = &c->streams;
+  usage before = usage_of(c);
+  count all = {.events = streams_events(s), .bytes = s->bytes};
+  double start = streams_now(), cpu_start = cpu_of(c), own_start = own_cpu();
+  c->ledger.measuring = 1;
+  streams_read(s, c->seconds);
+  c->ledger.measuring = 0;
+  all.cpu = cpu_of(c) - cpu_start;
+  all.own_cpu = own_cpu() - own_start;
+  all.seconds = streams_now() - start;
+  all.events = streams_events(s) - all.events;
+  all.bytes = s->bytes - all.bytes;
+  all.stat = usage_of(c).stat - before.stat;
+  return all;
 }
 
-static uint64_t events_of(const client *c) {
+/* Events that are still to come, over all streams that opened. */
+static uint64_t outstanding(const client *c) {
   uint64_t sum = 0;
-  for (int i = 0; i < c->started; i++)
-    sum += c->all[i].reader.events;
+  for (int i = 0; i < c->streams.started; i++)
+    if (c->streams.all[i].reader.opened)
+      sum += (uint64_t)c->events - c->streams.all[i].last;
   return sum;
+}
+
+static void drain(client *c) {
+  double until = streams_now() + c->drain;
+  while (outstanding(c) > 0 && streams_now() < until)
+    streams_read(&c->streams, DRAIN_STEP);
+  streams_read(&c->streams, DRAIN_STEP); /* what should not come, would come now */
+}
+
+/* Reads on until the server has timed its publishes. */
+static void await_cost(client *c) {
+  char target[64];
+  snprintf(target, sizeof target, "/cost?count=%d", c->cost);
+  int state = ask_send(&c->ask, &c->streams.address, target);
+  while (state == 0) {
+    streams_read(&c->streams, DRAIN_STEP);
+    state = ask_poll(&c->ask, 0);
+  }
+  if (state != 1) {
+    fprintf(stderr, "client: no answer to %s\n", target);
+    exit(1);
+  }
+}
+
+/* The fields of the JSON object that the server answered. */
+static void print_cost(const client *c) {
+  const char *from = strchr(c->ask.answer, '{');
+  const char *to = from != NULL ? strchr(from, '}') : NULL;
+  if (to != NULL && to > from + 1)
+    printf("%.*s,", (int)(to - from - 1), from + 1);
+}
+
+static void print_fan_out(client *c) {
+  const ledger *l = &c->ledger;
+  uint64_t complete = streams_events(&c->streams), taken = l->delivered + l->repeated + l->malformed;
+  printf("\"missing\":%llu,\"repeated\":%llu,\"undelivered\":%llu,\"malformed\":%llu,", (unsigned long long)l->missing,
+         (unsigned long long)l->repeated, (unsigned long long)outstanding(c),
+         (unsigned long long)(l->malformed + (taken > complete ? taken - complete : complete - taken)));
+  printf("\"p50_ms\":%.2f,\"p99_ms\":%.2f,\"last_ms\":%.2f,", ledger_delay_ms(l, 0.5), ledger_delay_ms(l, 0.99),
+         ledger_last_ms(l, (uint32_t)c->streams.opened));
 }
 
 /* ---- command line ---- */
@@ -250,126 +193,155 @@ static double number(const char *name, const char *text, double least, double mo
 }
 
 static void parse(client *c, int argc, char **argv) {
-  static const struct option options[] = {{"port", 1, 0, 'p'},      {"pid", 1, 0, 'P'},     {"path", 1, 0, 'u'},
-                                          {"streams", 1, 0, 'n'},   {"seconds", 1, 0, 's'}, {"settle", 1, 0, 't'},
-                                          {"in-flight", 1, 0, 'f'}, {"over", 1, 0, 'o'},    {"nap", 1, 0, 'z'},
-                                          {"wait", 1, 0, 'w'},      {"limit", 1, 0, 'l'},   {0, 0, 0, 0}};
+  enum { PORT, PID, PATH, STREAMS, SECONDS, SETTLE, IN_FLIGHT, OVER, NAP, WAIT, LIMIT };
+  enum { RATE = LIMIT + 1, EVENTS, START_PORT, WARM, DRAIN, COST };
+  static const struct option options[] = {{"port", 1, 0, PORT},
+                                          {"pid", 1, 0, PID},
+                                          {"path", 1, 0, PATH},
+                                          {"streams", 1, 0, STREAMS},
+                                          {"seconds", 1, 0, SECONDS},
+                                          {"settle", 1, 0, SETTLE},
+                                          {"in-flight", 1, 0, IN_FLIGHT},
+                                          {"over", 1, 0, OVER},
+                                          {"nap", 1, 0, NAP},
+                                          {"wait", 1, 0, WAIT},
+                                          {"limit", 1, 0, LIMIT},
+                                          {"rate", 1, 0, RATE},
+                                          {"events", 1, 0, EVENTS},
+                                          {"start-port", 1, 0, START_PORT},
+                                          {"warm", 1, 0, WARM},
+                                          {"drain", 1, 0, DRAIN},
+                                          {"cost", 1, 0, COST},
+                                          {0, 0, 0, 0}};
+  streams *s = &c->streams;
   int which, index = 0;
   while ((which = getopt_long(argc, argv, "", options, &index)) != -1) {
     const char *name = options[index].name;
     switch (which) {
-    case 'p':
-      c->address.sin_port = htons((uint16_t)number(name, optarg, 1, 65535));
+    case PORT:
+      s->address.sin_port = htons((uint16_t)number(name, optarg, 1, 65535));
       break;
-    case 'P':
+    case PID:
       if (c->pid_count < MAX_PIDS)
         c->pids[c->pid_count++] = (pid_t)number(name, optarg, 1, 1e9);
       break;
-    case 'u':
-      c->path = optarg;
+    case PATH:
+      s->path = optarg;
       break;
-    case 'n':
-      c->streams = (int)number(name, optarg, 1, MAX_STREAMS);
+    case STREAMS:
+      s->count = (int)number(name, optarg, 1, STREAMS_MAX);
       break;
-    case 's':
+    case SECONDS:
       c->seconds = number(name, optarg, 0, 600);
       break;
-    case 't':
+    case SETTLE:
       c->settle = number(name, optarg, 0, 60);
       break;
-    case 'f':
-      c->in_flight = (int)number(name, optarg, 1, 4096);
+    case IN_FLIGHT:
+      s->in_flight = (int)number(name, optarg, 1, 4096);
       break;
-    case 'o':
+    case OVER:
       c->over = number(name, optarg, 0, 60);
       break;
-    case 'z':
-      c->nap = number(name, optarg, 0, 1000);
+    case NAP:
+      s->nap = number(name, optarg, 0, 1000);
       break;
-    case 'w':
+    case WAIT:
       c->wait = (int)number(name, optarg, 0, 60);
       break;
-    case 'l':
+    case LIMIT:
       c->limit = (int)number(name, optarg, 1, 900);
+      break;
+    case RATE:
+      c->rate = number(name, optarg, 0.01, 1e6);
+      break;
+    case EVENTS:
+      c->events = (int)number(name, optarg, 1, 99999999);
+      break;
+    case START_PORT:
+      c->start_port = htons((uint16_t)number(name, optarg, 1, 65535));
+      break;
+    case WARM:
+      c->warm = number(name, optarg, 0, 60);
+      break;
+    case DRAIN:
+      c->drain = number(name, optarg, 0, 60);
+      break;
+    case COST:
+      c->cost = (int)number(name, optarg, 1, 100000);
       break;
     default:
       exit(2);
     }
   }
-  if (optind < argc || c->address.sin_port == 0 || c->pid_count == 0) {
+  if (optind < argc || s->address.sin_port == 0 || c->pid_count == 0) {
     fprintf(stderr, "client: --port and --pid are needed, and nothing that is no option\n");
     exit(2);
   }
-  int length = snprintf(c->request, sizeof c->request,
-                        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n", c->path,
-                        ntohs(c->address.sin_port));
-  if (length < 0 || (size_t)length >= sizeof c->request) {
-    fprintf(stderr, "client: --path is too long\n");
-    exit(2);
-  }
-  c->request_length = (size_t)length;
-}
-
-static void raise_descriptor_limit(int streams) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-    return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_max < (rlim_t)streams + 16)
-    fprintf(stderr, "client: only %lu descriptors for %d streams\n", (unsigned long)limit.rlim_max, streams);
 }
 
 int main(int argc, char **argv) {
-  static client it = {
-      .path = "/ping", .streams = 5000, .seconds = 10, .settle = 1, .in_flight = 128, .wait = 10, .limit = 120};
+  static client it = {.seconds = 10, .settle = 1, .wait = 10, .limit = 120, .rate = 100, .warm = 1, .drain = 3};
   client *c = &it;
-  c->address.sin_family = AF_INET;
-  c->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  streams *s = &c->streams;
+  s->path = "/ping";
+  s->count = 5000;
+  s->in_flight = 128;
+  s->address.sin_family = AF_INET;
+  s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   parse(c, argc, argv);
 
   signal(SIGALRM, on_alarm);
   alarm((unsigned)c->limit);
-  raise_descriptor_limit(c->streams);
-  c->all = calloc((size_t)c->streams, sizeof *c->all);
-  c->epoll = epoll_create1(EPOLL_CLOEXEC);
-  if (c->all == NULL || c->epoll < 0) {
+  if (streams_init(s) != 0 || (c->events > 0 && ledger_init(&c->ledger, (uint32_t)c->events) != 0)) {
     perror("client");
     return 1;
   }
-  if (await_server(c) != 0) {
-    fprintf(stderr, "client: nothing listens on port %d\n", ntohs(c->address.sin_port));
+  if (streams_await_server(s, c->wait) != 0) {
+    fprintf(stderr, "client: nothing listens on port %d\n", ntohs(s->address.sin_port));
     return 1;
   }
+  if (c->events > 0)
+    s->ledger = &c->ledger;
 
   usage before = usage_of(c);
-  double open_start = now();
-  open_all(c);
-  double open_seconds = now() - open_start;
+  double open_start = streams_now();
+  streams_open(s, c->over, c->over + c->limit / 2.0);
+  double open_seconds = streams_now() - open_start;
   double cpu_open = cpu_of(c) - before.cpu;
-  int unopened = c->streams - c->opened;
+  int unopened = s->count - s->opened;
 
-  read_for(c, c->settle);
+  streams_read(s, c->settle);
   usage settled = usage_of(c);
-  uint64_t events_before = events_of(c), bytes_before = c->bytes;
-  double start = now(), cpu_start = cpu_of(c), stat_start = settled.stat;
-  read_for(c, c->seconds);
-  double cpu = cpu_of(c) - cpu_start, seconds = now() - start;
-  uint64_t events = events_of(c) - events_before, bytes = c->bytes - bytes_before;
+  if (c->events > 0) {
+    start_publishing(c);
+    streams_read(s, c->warm);
+  }
+  count all = count_events(c);
   usage end = usage_of(c);
+  if (c->events > 0)
+    drain(c);
+  if (c->cost > 0)
+    await_cost(c);
 
-  printf("{\"opened\":%d,\"open_seconds\":%.4f,\"cpu_open_seconds\":%.4f,", c->opened, open_seconds, cpu_open);
-  printf("\"events\":%llu,\"seconds\":%.3f,\"cpu_seconds\":%.4f,\"cpu_stat_seconds\":%.2f,", (unsigned long long)events,
-         seconds, cpu, end.stat - stat_start);
-  printf("\"cpu_us_per_event\":%.3f,\"bytes_per_event\":%.1f,", events > 0 ? cpu * 1e6 / (double)events : 0,
-         events > 0 ? (double)bytes / (double)events : 0);
+  printf("{\"opened\":%d,\"open_seconds\":%.4f,\"cpu_open_seconds\":%.4f,", s->opened, open_seconds, cpu_open);
+  printf("\"events\":%llu,\"seconds\":%.3f,\"cpu_seconds\":%.4f,\"cpu_stat_seconds\":%.2f,",
+         (unsigned long long)all.events, all.seconds, all.cpu, all.stat);
+  printf("\"events_per_second\":%.0f,\"server_load\":%.3f,\"client_load\":%.3f,",
+         all.seconds > 0 ? (double)all.events / all.seconds : 0, all.seconds > 0 ? all.cpu / all.seconds : 0,
+         all.seconds > 0 ? all.own_cpu / all.seconds : 0);
+  printf("\"cpu_us_per_event\":%.3f,\"bytes_per_event\":%.1f,", all.events > 0 ? all.cpu * 1e6 / (double)all.events : 0,
+         all.events > 0 ? (double)all.bytes / (double)all.events : 0);
+  if (c->events > 0)
+    print_fan_out(c);
+  if (c->cost > 0)
+    print_cost(c);
   printf("\"pss_before_kb\":%ld,\"pss_after_kb\":%ld,\"pss_end_kb\":%ld,\"pss_per_stream_bytes\":%.0f,", before.pss_kb,
-         settled.pss_kb, end.pss_kb, c->opened > 0 ? (double)(settled.pss_kb - before.pss_kb) * 1024 / c->opened : 0);
-  printf("\"failures\":%d}\n", unopened + c->lost);
+         settled.pss_kb, end.pss_kb, s->opened > 0 ? (double)(settled.pss_kb - before.pss_kb) * 1024 / s->opened : 0);
+  printf("\"failures\":%d}\n", unopened + s->lost);
 
-  for (int i = 0; i < c->started; i++)
-    if (c->all[i].fd >= 0)
-      stream_close(&c->all[i]);
-  free(c->all);
-  return unopened + c->lost > 0;
+  int failed = unopened + s->lost > 0;
+  streams_release(s);
+  ledger_release(&c->ledger);
+  return failed;
 }

@@ -8,9 +8,13 @@ enum { HEAD, PLAIN, SIZE, EXTENSION, DATA, AFTER, TRAILER };
 #define CHUNK_LIMIT (1u << 30)
 
 static const char encoding[] = "transfer-encoding:";
-static const char data[] = "data";
 #define ENCODING_LENGTH (sizeof encoding - 1)
-#define DATA_LENGTH (sizeof data - 1)
+
+/* Where the values of `data` lines go. */
+typedef struct sink {
+  reader_on_data *on_data;
+  void *context;
+} sink;
 
 void reader_init(reader *r) {
   memset(r, 0, sizeof *r);
@@ -37,20 +41,20 @@ static int feed_head(reader *r, char c) {
       r->status = (uint16_t)(r->status * 10 + (c - '0'));
     }
     r->left++;
-    r->column = 1;
+    r->in_line = 1;
     return 0;
   }
   if (c == '\n') {
-    if (r->column == 0) {
+    if (!r->in_line) {
       r->state = r->chunked ? SIZE : PLAIN;
       r->left = 0;
     }
-    r->column = r->matched = 0;
+    r->in_line = r->matched = 0;
     return 0;
   }
   if (c == '\r')
     return 0;
-  r->column = 1;
+  r->in_line = 1;
   if (r->matched == MISMATCH || r->matched == ENCODING_LENGTH)
     return 0;
   r->matched = lower(c) == encoding[r->matched] ? (uint8_t)(r->matched + 1) : MISMATCH;
@@ -59,39 +63,51 @@ static int feed_head(reader *r, char c) {
   return 0;
 }
 
+/* A line without its LF; of one that was cut, the first bytes. */
+static void take_line(reader *r, const char *line, size_t length, const sink *to) {
+  if (length == 0) {
+    r->events += r->has_data;
+    r->has_data = 0;
+    return;
+  }
+  if (length < 4 || memcmp(line, "data", 4) != 0 || (length > 4 && line[4] != ':'))
+    return;
+  r->has_data = 1;
+  if (to->on_data == NULL)
+    return;
+  size_t start = length > 5 && line[5] == ' ' ? 6 : length > 4 ? 5 : 4;
+  to->on_data(r, to->context, line + start, length - start);
+}
+
+static void keep(reader *r, const char *p, size_t length) {
+  size_t room = READER_KEPT - r->kept;
+  size_t some = length < room ? length : room;
+  memcpy(r->line + r->kept, p, some);
+  r->kept = (uint8_t)(r->kept + some);
+}
+
 /* Bytes of the body, out of their chunks. */
-static void feed_body(reader *r, const char *p, const char *end) {
+static void feed_body(reader *r, const char *p, const char *end, const sink *to) {
   r->opened = 1;
   while (p < end) {
-    if (r->column == 0 && *p == '\n') {
-      r->events += r->has_data;
-      r->has_data = 0;
-      p++;
-      continue;
-    }
-    while (p < end && r->column <= DATA_LENGTH && *p != '\n') {
-      if (r->column < DATA_LENGTH)
-        r->matched = (uint8_t)(r->matched + (*p == data[r->column]));
-      else if (r->matched == DATA_LENGTH && *p != ':')
-        r->matched = 0;
-      r->column++;
-      p++;
-    }
-    if (p == end)
+    const char *line_end = memchr(p, '\n', (size_t)(end - p));
+    if (line_end == NULL) {
+      keep(r, p, (size_t)(end - p));
       return;
-    if (*p != '\n') {
-      p = memchr(p, '\n', (size_t)(end - p));
-      if (p == NULL)
-        return;
     }
-    if (r->matched == DATA_LENGTH)
-      r->has_data = 1;
-    r->column = r->matched = 0;
-    p++;
+    if (r->kept == 0) {
+      take_line(r, p, (size_t)(line_end - p), to);
+    } else {
+      keep(r, p, (size_t)(line_end - p));
+      take_line(r, r->line, r->kept, to);
+      r->kept = 0;
+    }
+    p = line_end + 1;
   }
 }
 
-int reader_feed(reader *r, const char *p, size_t length) {
+int reader_feed(reader *r, const char *p, size_t length, reader_on_data *on_data, void *context) {
+  const sink to = {on_data, context};
   const char *end = p + length;
   while (p < end) {
     switch (r->state) {
@@ -100,7 +116,7 @@ int reader_feed(reader *r, const char *p, size_t length) {
         return -1;
       break;
     case PLAIN:
-      feed_body(r, p, end);
+      feed_body(r, p, end, &to);
       return 0;
     case SIZE:
       if (*p == '\n') {
@@ -126,7 +142,7 @@ int reader_feed(reader *r, const char *p, size_t length) {
       break;
     case DATA: {
       size_t some = (size_t)(end - p) < r->left ? (size_t)(end - p) : (size_t)r->left;
-      feed_body(r, p, p + some);
+      feed_body(r, p, p + some, &to);
       p += some;
       r->left -= some;
       if (r->left == 0)

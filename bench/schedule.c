@@ -1,0 +1,37 @@
+#include "schedule.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define FIRST 200000000 /* ns after the request, which is answered meanwhile */
+
+int64_t schedule_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int schedule_start(schedule *s, const char *target) {
+  double rate;
+  int count;
+  if (sscanf(target, "/start?rate=%lf&count=%d", &rate, &count) != 2 || !(rate > 0) || count < 1)
+    return -1;
+  *s = (schedule){.start = schedule_now() + FIRST, .count = count, .step = 1e9 / rate};
+  return 0;
+}
+
+int64_t schedule_due(const schedule *s) {
+  return s->next < s->count ? s->start + (int64_t)(s->next * s->step) : -1;
+}
+
+int schedule_take(schedule *s, int64_t now, char data[SCHEDULE_DATA + 1]) {
+  int64_t due = schedule_due(s);
+  if (due < 0 || due > now)
+    return 0;
+  s->next++;
+  int length = snprintf(data, SCHEDULE_DATA + 1, "%08d %019lld ", s->next, (long long)due);
+  memset(data + length, 'x', SCHEDULE_DATA - (size_t)length);
+  data[SCHEDULE_DATA] = '\0';
+  return 1;
+}
