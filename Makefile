@@ -49,7 +49,12 @@ sources = $(wildcard $(addprefix csrc/,$(addsuffix /*.c,$(1))))
 objects = $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(call sources,$(1)))
 llhttp  = $(addprefix $(BUILD)/obj/llhttp/,$(llhttp_names:.c=.o))
 module  = $(BUILD)/eventstream/core.so
-tests   = $(patsubst csrc/test/%.c,$(BUILD)/test/%,$(call sources,test))
+tests   = $(patsubst csrc/test/%.c,$(BUILD)/test/%,$(wildcard csrc/test/*_test.c))
+
+# Test programs see all allocations of the core's (csrc/test/memory.h), where the linker can do that.
+wrapped  := malloc calloc realloc free
+wrap     = $(if $(darwin),,$(addprefix -Wl$(comma)--wrap=,$(1)))
+memory   = $(BUILD)/obj/test/memory.o
 
 .PHONY: build
 build: $(module)
@@ -58,9 +63,9 @@ $(module): $(call objects,core net lua) $(llhttp) tools/exports.map
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LIBFLAG) $(exports) -o $@ $(filter %.o,$^) $(LDFLAGS) $(libuv_libs) $(llhttp_libs)
 
-$(BUILD)/test/%: $(BUILD)/obj/test/%.o $(call objects,core) $(llhttp)
+$(BUILD)/test/%: $(BUILD)/obj/test/%.o $(memory) $(call objects,core) $(llhttp)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) $(llhttp_libs)
+	$(CC) $(CFLAGS) $(call wrap,$(wrapped)) -o $@ $^ $(LDFLAGS) $(llhttp_libs)
 
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -139,7 +144,7 @@ valgrind: build ## the specs under valgrind: slow, so better with SPECS=spec/one
 fuzz: ## run each fuzzer for FUZZ_SECONDS=60, from its kept corpus; -j2 runs two at once
 	@$(MAKE) --no-print-directory fuzz-all CC=clang BUILD=build/fuzz CFLAGS="$(sanitizers) -fsanitize=fuzzer-no-link"
 
-fuzz-all: $(patsubst csrc/fuzz/%_fuzz.c,fuzz-%,$(call sources,fuzz))
+fuzz-all: $(patsubst csrc/fuzz/%_fuzz.c,fuzz-%,$(wildcard csrc/fuzz/*_fuzz.c))
 
 # A copy of the corpus grows; what is worth keeping is added to spec/corpus by hand.
 fuzz-%: $(BUILD)/bin/%_fuzz
@@ -148,9 +153,13 @@ fuzz-%: $(BUILD)/bin/%_fuzz
 	$< -verbosity=0 -print_final_stats=1 -timeout=10 -max_total_time=$(FUZZ_SECONDS) \
 	  -artifact_prefix=$(BUILD)/$*- $(BUILD)/corpus/$*
 
-$(BUILD)/bin/%_fuzz: $(BUILD)/obj/fuzz/%_fuzz.o $(call objects,core) $(llhttp)
+$(BUILD)/bin/%_fuzz: $(BUILD)/obj/fuzz/%_fuzz.o $(memory) $(call objects,core) $(llhttp)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(llhttp_libs)
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $(call wrap,$(wrapped)) -o $@ $^ $(LDFLAGS) $(llhttp_libs) $(libuv_libs)
+
+# This one is the kernel and the clock, too.
+$(BUILD)/bin/stream_fuzz: $(patsubst %,$(BUILD)/obj/fuzz/stream_%.o,script client oracle) $(call objects,net)
+$(BUILD)/bin/stream_fuzz: wrapped += send sendmsg uv_now uv_hrtime
 
 c_files = $(wildcard csrc/*/*.[ch] bench/*.[ch])
 
