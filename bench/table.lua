@@ -62,8 +62,10 @@ local function show(title, peers, columns)
     if fields then
       local cells = { ("%-16s"):format(names[peer]) }
       for _, column in ipairs(columns) do
-        local text = "-"
-        if column.of then
+        local text
+        if not fields[column.field] then
+          text = "-" -- a peer that failed, or that this is not asked of
+        elseif column.of then
           local base = peers[column.of] and median(peers[column.of][column.field])
           if base and base > 0 then text = ("%.2f"):format(median(fields[column.field]) / base) end
         elseif column.total then

@@ -70,7 +70,7 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   c->shed = shed;
   c->patience = ES_PATIENCE_SECONDS;
   c->deadline.on_due = on_due;
-  c->peer.family = address->ss_family;
+  c->peer.family = (uint16_t)address->ss_family;
   if (address->ss_family == AF_INET) {
     const struct sockaddr_in *in = (const struct sockaddr_in *)address;
     c->peer.port = ntohs(in->sin_port);

@@ -24,7 +24,7 @@ typedef enum es_reason {
 } es_reason;
 
 typedef struct es_peer {
-  int family; /* AF_INET, AF_INET6, or another: no address */
+  uint16_t family; /* AF_INET, AF_INET6, or another: no address */
   uint16_t port;
   uint8_t address[16];
 } es_peer;
@@ -34,18 +34,19 @@ typedef struct es_exchange {
   struct es_server *server;         /* NULL after on_end */
   struct es_connection *connection; /* NULL once over */
   void *user;                       /* the layer above */
-  es_reason reason;                 /* ES_OPEN while it runs */
+  uint8_t reason;                   /* an es_reason: ES_OPEN while it runs */
   bool head_sent;                   /* the answer has begun */
   bool streaming;                   /* it is a stream */
-  uint32_t subscribed;              /* its subscriptions */
   /* private */
   bool chunked, wants_room, has_room;
-  uint32_t refs;
+  uint16_t refs;
+  /* read-only */
+  uint32_t subscribed; /* its subscriptions */
+  es_peer peer;
+  es_request *request;
+  /* private */
   struct es_subscription *gone; /* subscriptions that are over */
   es_job end_job, note_job;
-  /* read-only */
-  es_request *request;
-  es_peer peer;
 } es_exchange;
 
 /* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */
