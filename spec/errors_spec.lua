@@ -48,7 +48,7 @@ describe("the error of", function()
       { "eventstream.new { heartbeet = 5 }", "new: unknown option 'heartbeet' (did you mean 'heartbeat'?)" },
       { "eventstream.new { onerror = print }", "new: unknown option 'onerror' (did you mean 'on_error'?)" },
       { "eventstream.new { limits = { conections = 5 } }",
-        "new: unknown option 'conections' (did you mean 'connections'?)" },
+        "new: unknown option 'conections' (did you mean 'connections'?) in limits" },
       { "app:stream('/', { method = { 'POST' } }, print)",
         "stream: unknown option 'method' (did you mean 'methods'?)" },
       { "app:close { grase = 1 }", "close: unknown option 'grase' (did you mean 'grace'?)" },

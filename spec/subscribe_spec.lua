@@ -96,6 +96,14 @@ describe("stream:subscribe", function()
       assert.matches("^subscribe: .*empty", subscribe {})
     end)
 
+    it("to be called with a dot", function()
+      for _, name in ipairs { "subscribe", "unsubscribe" } do
+        local message = ("%s: call it with a colon: stream:%s(...)"):format(name, name)
+        assert.equal(message, message_of(function(stream) stream[name] "news" end))
+        assert.equal(message, message_of(function(stream) stream[name](io.stdout) end))
+      end
+    end)
+
     it("a stream as a channel", function()
       local wanted = "subscribe: channel must be a channel, a name or a list of these, not a userdata"
       assert.equal(wanted, message_of(function(stream) stream:subscribe(stream) end))

@@ -48,6 +48,7 @@ es_channel *es_channel_new(es_server *server, es_slice name, const es_channel_op
 }
 
 void es_channel_set(es_channel *ch, const es_channel_options *options) {
+  bool longer = options->history_seconds > ch->options.history_seconds; /* others brought their own patience along */
   ch->options = *options;
   set_bounds(&ch->log, options);
   if (ch->live != NULL)
@@ -55,7 +56,7 @@ void es_channel_set(es_channel *ch, const es_channel_options *options) {
   if (ch->server == NULL)
     return;
   es_subscription *s = ch->at;
-  if (s != NULL)
+  if (s != NULL && longer)
     do
       es_connection_be_patient(s->connection, options->history_seconds / 2);
     while ((s = s->next) != ch->at);
@@ -138,6 +139,13 @@ static void set_expiry(es_channel *ch) {
 
 static void note_fresh(es_channel *ch, size_t bytes) {
   uint64_t now = es_loop_now(ch->server->loop);
+  if (ch->turn != ch->server->loop->turns) {
+    ch->turn = ch->server->loop->turns;
+    ch->turn_start = ch->server->sequence - 1;
+    ch->turn_count = ch->turn_bytes = 0;
+  }
+  ch->turn_count++;
+  ch->turn_bytes += bytes;
   ch->fresh_count++;
   ch->fresh_bytes += bytes;
   if (2 * ch->fresh_count <= ch->options.history && 2 * ch->fresh_bytes <= ch->options.history_bytes)
@@ -161,6 +169,17 @@ void es_channel_settle(es_channel *ch) {
   ch->settled = ch->server->loop->turns;
   ch->fresh = ch->server->sequence;
   ch->fresh_count = ch->fresh_bytes = 0;
+}
+
+void es_channel_settle_turn(es_channel *ch) {
+  if (ch->turn != ch->server->loop->turns) {
+    es_channel_settle(ch);
+    return;
+  }
+  ch->settled = ch->turn;
+  ch->fresh = ch->turn_start;
+  ch->fresh_count = ch->turn_count;
+  ch->fresh_bytes = ch->turn_bytes;
 }
 
 /* Whether readers that refused bytes still have time to take a burst. */
@@ -229,7 +248,7 @@ int es_channel_publish(es_channel *ch, es_event *event, es_id_kind kind, const e
   server->sequence++;
   server->stats.published++;
   if (spared != NULL)
-    spared->excepted = true;
+    spared->excepted = spared->connection->excepted = true;
   if (!heard) {
     ch->offered = server->sequence;
     es_channel_settle(ch);

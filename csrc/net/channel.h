@@ -50,6 +50,8 @@ typedef struct es_channel {
   uint64_t fresh;               /* what is above this sequence was published since a turn's first pass */
   uint64_t settled;             /* that turn */
   size_t fresh_count, fresh_bytes;
+  uint64_t turn, turn_start; /* the turn of the newest publish, and the sequence before that turn's first */
+  size_t turn_count, turn_bytes;
   uint64_t burst, burst_until; /* the last burst's highest sequence; when its readers' time is over */
   es_deadline due, expiry;
   struct es_channel *next, *prev; /* in a list of the fan-out's */
@@ -87,7 +89,8 @@ es_slice es_channel_id(const es_channel *channel, char *text);
 
 /* For fanout.c and subscription.c. The frames above `after`, up to `upto`, tell how far a reader is behind. */
 void es_channel_judge(const es_channel *channel, uint64_t cursor, uint64_t *after, uint64_t *upto);
-void es_channel_settle(es_channel *channel); /* a turn's first pass begins */
+void es_channel_settle(es_channel *channel);      /* a turn's first pass begins */
+void es_channel_settle_turn(es_channel *channel); /* a pass in a callback begins: its own burst stays fresh */
 void es_channel_evict(es_channel *channel);
 void es_channel_rest(es_channel *channel); /* may free it */
 

@@ -231,7 +231,7 @@ void es_connection_flush(es_connection *c) {
 }
 
 void es_connection_flush_now(es_connection *c) {
-  if (!c->writing)
+  if (!c->writing || !c->full)
     es_connection_flush(c);
 }
 

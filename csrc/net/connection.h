@@ -46,6 +46,7 @@ typedef struct es_connection {
   uint32_t serial; /* its stream's number in the app */
   uint32_t mark_count;
   float patience; /* the kernel's, in seconds */
+  bool excepted;  /* some event was not for it */
   struct es_group *group;
   es_deadline deadline;
   es_parser *parser;

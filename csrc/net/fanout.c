@@ -140,7 +140,7 @@ void es_fanout_leave(es_subscription *s) {
 static void visit(es_channel *ch, es_subscription *s) {
   es_connection *c = s->connection;
   ch->visited = s;
-  if (!c->writing && es_due_behind(s))
+  if ((!c->writing || !c->full) && es_due_behind(s))
     es_connection_flush(c); /* which may end it */
   if (ch->visited != s)
     return;
@@ -196,7 +196,7 @@ void es_fanout_pass(es_channel *ch) {
   es_fanout *f = &ch->server->loop->fanout;
   es_channel_ref(ch); /* its last subscribers may end */
   if (ch->settled != ch->server->loop->turns)
-    es_channel_settle(ch);
+    es_channel_settle_turn(ch);
   if (ch->passing && pass(ch, UINT64_MAX))
     f->took += is_auto(ch) ? ch->took : 0;
   pass(ch, UINT64_MAX);

@@ -84,6 +84,7 @@ es_subscribed es_subscribe(es_exchange *x, es_channel *ch, const es_start *start
   s->joined = (uint32_t)server->sequence;
   s->replays = s->catches = from.position < server->sequence;
   s->gap = from.result == ES_SUBSCRIBED_GAP;
+  s->excepted = c->excepted && s->replays; /* such a frame may be among them: it was subscribed before */
   es_group_join(group, s);
   es_fanout_join(ch, s);
   if (from.position < ch->offered)

@@ -62,7 +62,8 @@ function M.options(who, options, rules, prefix)
     if not rule then
       local known = {}
       for k in pairs(rules) do known[#known + 1] = k end
-      fail(who, "%s", M.unknown("option", name, known))
+      local place = prefix and " in " .. prefix:gsub("%.$", "") or ""
+      fail(who, "%s%s", M.unknown("option", name, known), place)
     end
     local wanted, culprit = rule(value) -- the culprit, where only a part of the value is wrong
     if wanted then

@@ -24,6 +24,12 @@ local headers = require "eventstream.headers"
 ---@type eventstream.Stream
 local Stream = core.stream
 
+local function check_self(stream, who)
+  if type(stream) ~= "userdata" or not stream._app then
+    error(("%s: call it with a colon: stream:%s(...)"):format(who, who), 0)
+  end
+end
+
 local RESERVED = { ["content-type"] = true, date = true }
 
 --- Sets a header of the head; the same name again replaces it. A list gives several lines.
@@ -116,6 +122,7 @@ local RANK = { live = 1, resumed = 2, gap = 3 }
 
 -- Subscribes to all or to none: only then is anyone told, who could send, and so part what belongs together.
 local function subscribe(stream, what, options)
+  check_self(stream, "subscribe")
   options = check.options("subscribe", options, SUBSCRIBE)
   local app = stream:_app()
   if stream.closed or not app then return nil, "closed" end
@@ -156,6 +163,7 @@ end
 local function nothing() end
 
 local function unsubscribe(stream, what)
+  check_self(stream, "unsubscribe")
   local app, any = stream:_app(), false
   for _, channel in ipairs(channels_of(app and app.known or nothing, "unsubscribe", what)) do
     any = stream:_unsubscribe(channel) or any
