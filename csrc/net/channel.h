@@ -45,6 +45,7 @@ typedef struct es_channel {
   size_t behind;                /* of the last pass: readers whose sockets refused bytes */
   uint64_t offered;             /* everything up to this sequence was offered to every subscriber */
   uint64_t pass_offers;         /* what this pass offers */
+  uint64_t passed;              /* what the last pass had offered, whoever has come since */
   size_t waiting, pass_waiting; /* bytes above `offered`; those of them that the pass under way offers */
   uint64_t started, took;       /* nanoseconds */
   uint64_t fresh;               /* what is above this sequence was published since a turn's first pass */

@@ -116,7 +116,7 @@ void es_fanout_join(es_channel *ch, es_subscription *s) {
 /* Nobody is left to whom anything could be offered. */
 static void offered_to_all(es_channel *ch) {
   if (ch->server != NULL)
-    ch->offered = ch->server->sequence;
+    ch->offered = ch->passed = ch->server->sequence;
   ch->waiting = 0;
 }
 
@@ -186,7 +186,7 @@ static bool pass(es_channel *ch, uint64_t until) {
     offered_to_all(ch);
     return true;
   }
-  ch->offered = ch->pass_offers;
+  ch->offered = ch->passed = ch->pass_offers;
   ch->waiting -= ch->pass_waiting;
   ch->at = ch->at->next; /* another one comes first next time */
   return true;

@@ -14,8 +14,7 @@ static bool is_much(const es_log *log, uint64_t after, uint64_t upto, const es_c
   if (2 * (end - place) > options->history)
     return true;
   const es_log_frame *oldest = es_log_at(log, place);
-  bool offered =
-      oldest->sequence <= ch->offered; /* by a pass before this one: else it is not the reader that is late */
+  bool offered = oldest->sequence <= ch->passed; /* by a pass before this one: else it is not the reader that is late */
   if (options->history_seconds > 0 && offered && (double)(now - oldest->time) > options->history_seconds * 500)
     return true;
   while (place < end) {
