@@ -70,6 +70,23 @@ describe("app:on_subscribe", function()
     end)
   end
 
+  it("is not told of one that was over before its turn, and on_unsubscribe neither", function()
+    local log, list = logger()
+    local app, port = hub(nil, function(stream)
+      stream:subscribe { "a", "b" }
+      stream:hold()
+    end)
+    app:on_subscribe(function(channel, stream)
+      log("come", channel.name)
+      stream:unsubscribe "b"
+    end)
+    app:on_unsubscribe(function(channel) log("gone", channel.name) end)
+    join(port):close()
+    wait_count(list, 2)
+    channels.wait_stat(app, "streams", 0)
+    assert.same({ "come a", "gone a" }, list)
+  end)
+
   it("may publish, and the newcomer sees it", function()
     local app, port = hub()
     app:on_subscribe(function(channel) channel:publish "someone has come" end)

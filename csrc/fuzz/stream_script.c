@@ -289,6 +289,10 @@ static void do_subscribe(client *c, unsigned channel) {
   bool was = expect_active(&c->expected, channel) != NULL, grouped = is_open(c) && c->exchange->connection->grouped;
   bool closed = !is_open(c) || ch->server == NULL || server->closing;
   es_subscribed result = es_subscribe(c->exchange, ch, &start);
+  es_subscription *subscription =
+      c->exchange->connection != NULL ? es_subscription_of(c->exchange->connection, ch) : NULL;
+  if (subscription != NULL && !subscription->ended)
+    subscription->told = true; /* as the layer above does */
   say("client %d subscribes to %c: id \"%s\"%s%s%s, newcomer %zu: %d\n", number_of(c), 'a' + (int)channel, id,
       start.since ? ", since" : "", start.live ? ", live" : "", start.gap_live ? ", gap_live" : "", start.newcomer,
       (int)result);

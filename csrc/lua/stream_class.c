@@ -249,6 +249,18 @@ static int l_subscribe(lua_State *L) {
   return 2;
 }
 
+/* _tell(channel): whether on_subscribe is to be told of it, and on_unsubscribe later: not when it is over already. */
+static int l_tell(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  const es_channel *ch = es_check_channel(L, 2);
+  es_subscription *subscription = is_open(s) ? es_subscription_of(s->exchange->connection, ch) : NULL;
+  bool begins = subscription != NULL && !subscription->ended && !subscription->told;
+  if (begins)
+    subscription->told = true;
+  lua_pushboolean(L, begins);
+  return 1;
+}
+
 /* _unsubscribe(channel): whether there was a subscription. */
 static int l_unsubscribe(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
@@ -378,6 +390,7 @@ void es_open_stream_class(lua_State *L) {
                                      {"_answer", l_answer},
                                      {"_admits", l_admits},
                                      {"_subscribe", l_subscribe},
+                                     {"_tell", l_tell},
                                      {"_unsubscribe", l_unsubscribe},
                                      {"_app", l_app},
                                      {NULL, NULL}};

@@ -137,7 +137,7 @@ static void retire(es_subscription *s, es_exchange *x, es_subscription *record) 
   if (record == s)
     leave(s);
   else
-    *record = (es_subscription){.channel = ch};
+    *record = (es_subscription){.channel = ch, .told = s->told};
   record->connection = NULL;
   es_channel_ref(ch);
   es_subscription **at = &x->gone;
@@ -216,11 +216,14 @@ void es_subscriptions_sweep(es_connection *c) {
 }
 
 es_channel *es_exchange_gone(es_exchange *x) {
-  es_subscription *record = x->gone;
-  if (record == NULL)
-    return NULL;
-  es_channel *ch = record->channel;
-  x->gone = record->sibling;
-  free(record);
-  return ch;
+  for (es_subscription *record; (record = x->gone) != NULL;) {
+    es_channel *ch = record->channel;
+    bool told = record->told;
+    x->gone = record->sibling;
+    free(record);
+    if (told)
+      return ch;
+    es_channel_unref(ch);
+  }
+  return NULL;
 }

@@ -26,6 +26,7 @@ typedef struct es_subscription {
   bool replays : 1;  /* below `joined`: gets no frame without an id */
   bool catches : 1;  /* began in the past, and is not slow for that */
   bool excepted : 1; /* some frame ahead of its cursor is not for it */
+  bool told : 1;     /* the layer above is to be told of its end */
 } es_subscription;
 
 /* The sequence at which it began, while its cursor is not above that. */

@@ -154,8 +154,8 @@ end
 function Stream:subscribe(what, options)
   local result, app, begun = check.call(subscribe, self, what, options)
   if not result then return nil, app end
-  if app.subscribed then -- outside of what adds positions to errors: the functions may wait
-    for _, channel in ipairs(begun) do app.subscribed(channel, self) end
+  for _, channel in ipairs(begun) do -- outside of what adds positions to errors: the functions may wait
+    if self:_tell(channel) and app.subscribed then app.subscribed(channel, self) end
   end
   return result
 end
