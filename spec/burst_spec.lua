@@ -189,6 +189,49 @@ describe("a burst in one callback", function()
   end)
 end)
 
+describe("a burst in one callback that meets a reader whose socket is full", function()
+  after_each(channels.finish)
+
+  -- A reader that has stopped, one event behind; its stream, and why that was ended.
+  local function stopped(history, options)
+    local reasons = {}
+    local app, port = hub(options, function(stream)
+      stream:on_close(function(reason) reasons[1] = reason end)
+      return stream:subscribe "news"
+    end)
+    local news, pad, count = app:channel("news", { history = history, history_bytes = 1e9, flush = 0 }), "x", 0
+    pad = pad:rep(2000)
+    local client = join(port)
+    client:pause()
+    repeat
+      local taken = app:stats().bytes_out
+      channels.run(app, function() news:publish(pad) end)
+      net.settle()
+      count = count + 1
+    until app:stats().bytes_out == taken
+    return client, app, news, count, reasons
+  end
+
+  for _, case in ipairs {
+    { name = "a little longer than half of the history", history = 100, count = 60 },
+    { name = "of three quarters of the history", history = 100, count = 75 },
+    { name = "of three quarters, with a large backlog", history = 100, count = 75, backlog = 1e8 },
+    { name = "of nearly the whole history", history = 1000, count = 900 },
+  } do
+    it(case.name .. ", does not cut it, and all of it arrives", function()
+      local client, app, news, before, reasons = stopped(case.history, { limits = { backlog_bytes = case.backlog } })
+      channels.run(app, function() channels.publish(news, case.count) end)
+      net.settle()
+      assert.same({}, reasons)
+      client:resume()
+      local list = channels.wait_data(client, tostring(case.count))
+      assert.equal(before + case.count, #list)
+      assert_list(numbers(case.count), { (table.unpack or unpack)(list, before + 1) }) -- luacheck: ignore
+      assert_unharmed(app)
+    end)
+  end
+end)
+
 describe("flush", function()
   after_each(channels.finish)
 

@@ -257,7 +257,10 @@ describe("app:channel", function()
         new { news = { historie = 1 } })
       assert.equal("new: channels['news'] must be a table, not 12", new { news = 12 })
       assert.equal("new: channels: name must be a string that is not empty, not ''", new { [""] = {} })
-      assert.equal("new: channels: name must be a string that is not empty, not 1", new { {} })
+      assert.equal("new: channels must be a table of options by name, as { news = { history = 100 } }, not a list",
+        new { "news" })
+      assert.equal("new: channels['news'].history must be a whole number, 0 or more, at most 2^53, not 1e+300",
+        new { news = { history = 1e300 } })
       assert.equal("new: channels must be a table, not 12", new(12))
     end)
   end)
@@ -268,6 +271,24 @@ describe("channel", function()
 
   it("has its name", function()
     assert.equal("news", hub():channel("news").name)
+  end)
+
+  it("wants its methods called with a colon", function()
+    local news = hub():channel "news"
+    assert.equal("publish: call it with a colon: channel:publish(...)", message_of(function() news.publish "x" end))
+    assert.equal("close: call it with a colon: channel:close(...)", message_of(function() news.close() end))
+  end)
+
+  it("is shown by its name, and closed when its app is", function()
+    local app = hub()
+    local news, weather = app:channel "news", app:channel "weather"
+    assert.equal("channel news (0 subscribers)", tostring(news))
+    news:close()
+    assert.equal("channel news (closed)", tostring(news))
+    assert.is_true(news.closed)
+    assert.is_false(weather.closed)
+    app:close()
+    assert.is_true(weather.closed)
   end)
 
   it("has the id that stands for its newest frame", function()

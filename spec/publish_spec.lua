@@ -361,6 +361,25 @@ describe("channel:publish", function()
       assert.same({ "x" }, channels.wait_data(third, "x"))
     end)
 
+    it("holds also for a stream that left the channel after it, and came back before it", function()
+      local app, _, own, other, stream = pair()
+      local news = app:channel "news"
+      local before = news:publish "before"
+      channels.wait_data(own, "before")
+      channels.run(app, function()
+        news:publish("kept", { except = stream })
+        stream:unsubscribe "news"
+        stream:subscribe("news", { since = before })
+        news:publish "x"
+        news:publish("own", { except = stream })
+        stream:unsubscribe "news"
+        stream:subscribe("news", { since = before })
+        news:publish "end"
+      end)
+      assert.same({ "before", "kept", "x", "own", "end" }, channels.wait_data(other, "end"))
+      assert.same({ "before", "x", "end" }, channels.wait_data(own, "end"))
+    end)
+
     it("is merged with the stream's other channels in order", function()
       local app, _, own, other, stream = pair { "news", "weather" }
       local news, weather = app:channel "news", app:channel "weather"

@@ -1,5 +1,6 @@
 --- Slow readers: those that refuse bytes while more than half of the history lies ahead of them.
 
+local uv = require "luv"
 local net = require "spec.support.net"
 local channels = require "spec.support.channels"
 
@@ -103,6 +104,44 @@ describe("a slow reader", function()
     local began = os.clock()
     publish_until(app, news, 1, function() return reasons[1] or os.clock() - began > 5 end)
     assert.equal("slow", reasons[1])
+  end)
+
+  it("is one by age at half of it also where newcomers keep joining behind", function()
+    local stopped_at, ended_at
+    local app, port = hub(nil, function(stream, request)
+      if request.query.stops then stream:on_close(function() ended_at = uv.hrtime() end) end
+      return stream:subscribe("news", { newcomer = "all" })
+    end)
+    local news = app:channel("news", { history = 1e6, history_bytes = 1e9, history_seconds = 3, flush = 0.1 })
+    local client = join(port, "/?stops=1")
+    client:pause()
+    local before
+    repeat -- until a pass finds the socket full
+      before = app:stats().bytes_out
+      channels.run(app, function()
+        for _ = 1, 200 do news:publish(PAD:sub(1, 2000)) end
+      end)
+      local passed = false
+      app:after(0.11, function() passed = true end)
+      net.wait(function() return passed end, "a pass")
+    until app:stats().bytes_out == before
+    stopped_at = uv.hrtime()
+    app:every(0.02, function() news:publish "y" end)
+    local newcomers, last = 0, nil
+    app:on_subscribe(function() newcomers = newcomers + 1 end)
+    app:every(0.05, function() -- in a callback, which cannot wait for a connection
+      if last then last:close() end
+      local handle = uv.new_tcp()
+      handle:connect("127.0.0.1", port, function()
+        handle:write "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        handle:read_start(function() end)
+      end)
+      last = handle
+    end)
+    net.wait(function() return ended_at end, "the end of the one that stopped", 9)
+    assert.is_true(newcomers > 5)
+    assert.is_true((ended_at - stopped_at) / 1e9 < 2.5)
+    last:close()
   end)
 
   it("of events without an id is one, too", function()
@@ -359,6 +398,59 @@ describe("a slow reader of what a stream sends and what is published, in turns",
         assert(from, text)
         at = to
       end
+    end
+  end)
+end)
+
+-- A connection's share of a turn is so many writes; that it is used up is no refusal, and must not hide that the reader
+-- stands still.
+describe("a reader that stands still, and whose stream sends between what is published,", function()
+  after_each(channels.finish)
+
+  -- How it ended, where its socket had taken so many events before the burst.
+  local function reason_after(taken, listen, connect)
+    local opened, reason
+    local app, port = hub({ limits = { backlog_bytes = 1048576 } }, function(stream)
+      opened = stream
+      stream:hold()
+      stream:on_close(function(why) reason = why end)
+      return stream:subscribe "news"
+    end)
+    local news = app:channel("news", { history = 200, flush = 0 })
+    if listen then listen(app) end
+    local client = connect and connect() or net.connect(port)
+    client:get "/"
+    client:wait("\nid: " .. channels.ID .. "\n\n")
+    client:pause()
+    for _ = 1, taken do
+      channels.run(app, function() news:publish(("x"):rep(2000)) end)
+      net.settle()
+    end
+    channels.run(app, function()
+      for _ = 1, 80 do
+        opened:comment "own"
+        news:publish(("x"):rep(600))
+      end
+    end)
+    net.settle()
+    for _ = 1, 1000 do
+      channels.run(app, function() news:publish(("y"):rep(600)) end)
+      if reason then break end
+    end
+    return reason
+  end
+
+  it("is told apart as slow, whatever its socket still takes", function()
+    for taken = 0, 80, 8 do assert.equal("slow", reason_after(taken)) end
+  end)
+
+  it("is told apart as slow over a Unix socket", function()
+    for taken = 0, 80, 8 do
+      local path = os.tmpname()
+      os.remove(path)
+      local function listen(app) app:listen { path = path } end
+      assert.equal("slow", reason_after(taken, listen, function() return net.connect(path) end))
+      os.remove(path)
     end
   end)
 end)

@@ -94,6 +94,8 @@ describe("stream:subscribe", function()
       assert.equal(wanted .. "true", subscribe { true })
       assert.matches("^subscribe: name must be a string that is not empty, not ''", subscribe "")
       assert.matches("^subscribe: .*empty", subscribe {})
+      assert.equal("subscribe: channels must be a list, as { \"news\", \"weather\" }, not a table with the key 'news'",
+        subscribe { news = true })
     end)
 
     it("to be called with a dot", function()
@@ -135,6 +137,35 @@ describe("stream:subscribe", function()
         end
       end)
     end
+
+    it("and undoes what had begun where memory ends in the middle of a list", function()
+      local class = require("eventstream.core").stream
+      local real, calls, result, message = class._subscribe, 0, nil, nil
+      finally(function() class._subscribe = real end)
+      class._subscribe = function(...)
+        calls = calls + 1
+        if calls == 2 then error("subscribe: out of memory", 0) end
+        return real(...)
+      end
+      local told = 0
+      local app, port
+      app, port = hub(nil, function(stream)
+        local newest = app:channel("a"):publish "old"
+        app:channel("a"):publish "a1"
+        result, message = pcall(stream.subscribe, stream, { "a", "b" }, { since = newest })
+        assert.equal(0, app:stats().subscribers)
+        stream:subscribe { "a", "b" } -- still the first: from what the client has
+        stream:hold()
+      end)
+      app:on_subscribe(function() told = told + 1 end)
+      local id = app:channel("a"):publish "had"
+      local client = channels.join(port, "/", id)
+      app:channel("a"):publish "end"
+      assert.same({ "old", "a1", "end" }, channels.wait_data(client, "end"))
+      assert.is_false(result)
+      assert.matches("subscribe: out of memory$", message)
+      assert.equal(2, told)
+    end)
 
     it("and then subscribes to nothing", function()
       local foreign, gone, closed = hub():channel "news", nil, nil

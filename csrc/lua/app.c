@@ -8,7 +8,7 @@
 #define APP "eventstream.app"
 
 static es_app *check_app(lua_State *L) {
-  es_app *app = *(es_app **)luaL_checkudata(L, 1, APP);
+  es_app *app = *(es_app **)es_check_self(L, 1, APP, "app");
   if (app == NULL)
     luaL_error(L, "the app is gone: Lua is closing");
   return app;

@@ -87,6 +87,9 @@ void es_unref(lua_State *L, int *ref);
 /* Raises an error without a position: the Lua side adds the script's. */
 int es_fail(lua_State *L, const char *format, ...);
 
+/* Like luaL_checkudata; where it is a method's self that is missing, the message says what to write. */
+void *es_check_self(lua_State *L, int index, const char *class, const char *noun);
+
 /* Replaces the error object on the top by a text, whatever it is and whatever its __tostring does. */
 void es_error_text(lua_State *L);
 

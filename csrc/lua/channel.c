@@ -11,7 +11,7 @@ es_channel *es_test_channel(lua_State *L, int index) {
 }
 
 es_channel *es_check_channel(lua_State *L, int index) {
-  es_channel *ch = *(es_channel **)luaL_checkudata(L, index, CLASS);
+  es_channel *ch = *(es_channel **)es_check_self(L, index, CLASS, "channel");
   if (ch == NULL)
     luaL_error(L, "the channel is gone: Lua is closing");
   return ch;
@@ -162,7 +162,7 @@ static int l_index(lua_State *L) {
   } else if (strcmp(name, "subscribers") == 0) {
     lua_pushinteger(L, (lua_Integer)ch->subscribers);
   } else if (strcmp(name, "closed") == 0) {
-    lua_pushboolean(L, ch->server == NULL);
+    lua_pushboolean(L, ch->server == NULL || ch->server->closing);
   }
   return 1; /* else the nil */
 }
@@ -171,7 +171,10 @@ static int l_tostring(lua_State *L) {
   es_channel *ch = es_check_channel(L, 1);
   lua_pushliteral(L, "channel ");
   lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
-  lua_pushfstring(L, " (%d subscribers)", (int)ch->subscribers);
+  if (ch->server == NULL)
+    lua_pushliteral(L, " (closed)");
+  else
+    lua_pushfstring(L, " (%d subscribers)", (int)ch->subscribers);
   lua_concat(L, 3);
   return 1;
 }

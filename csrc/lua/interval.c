@@ -99,7 +99,7 @@ int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, 
 }
 
 static int l_stop(lua_State *L) {
-  es_interval **box = luaL_checkudata(L, 1, CLASS);
+  es_interval **box = es_check_self(L, 1, CLASS, "interval");
   if (*box != NULL)
     es_interval_free(*box); /* which clears the box */
   return 0;

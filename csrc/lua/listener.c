@@ -5,7 +5,7 @@
 #define CLASS "eventstream.listener"
 
 static es_listener *check_listener(lua_State *L) {
-  es_listener *l = *(es_listener **)luaL_checkudata(L, 1, CLASS);
+  es_listener *l = *(es_listener **)es_check_self(L, 1, CLASS, "listener");
   if (l == NULL)
     luaL_error(L, "the listener is gone: Lua is closing");
   return l;

@@ -9,7 +9,7 @@
 #define CLASS "eventstream.request"
 
 static es_stream *check_request(lua_State *L, int index) {
-  es_stream *s = *(es_stream **)luaL_checkudata(L, index, CLASS);
+  es_stream *s = *(es_stream **)es_check_self(L, index, CLASS, "request");
   if (s == NULL)
     luaL_error(L, "the request is gone: Lua is closing");
   return s;

@@ -1,5 +1,7 @@
 #include "lua/binding.h"
 
+#include <string.h>
+
 #include <stdio.h>
 
 #define SECONDS_MAX 315360000.0 /* 10 years */
@@ -28,6 +30,17 @@ int es_fail(lua_State *L, const char *format, ...) {
   lua_pushvfstring(L, format, arguments);
   va_end(arguments);
   return lua_error(L);
+}
+
+void *es_check_self(lua_State *L, int index, const char *class, const char *noun) {
+  void *box = luaL_testudata(L, index, class);
+  lua_Debug call;
+  if (box != NULL)
+    return box;
+  if (index == 1 && lua_getstack(L, 0, &call) && lua_getinfo(L, "n", &call) && call.name != NULL && call.name[0] != '?' &&
+      (strcmp(call.namewhat, "field") == 0 || strcmp(call.namewhat, "method") == 0))
+    luaL_error(L, "%s: call it with a colon: %s:%s(...)", call.name, noun, call.name);
+  return luaL_checkudata(L, index, class);
 }
 
 void es_push_hook(lua_State *L, es_app *app, const char *name) {

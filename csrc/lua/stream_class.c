@@ -6,7 +6,7 @@
 #define CLASS "eventstream.stream"
 
 es_stream *es_check_stream(lua_State *L, int index) {
-  es_stream *s = *(es_stream **)luaL_checkudata(L, index, CLASS);
+  es_stream *s = *(es_stream **)es_check_self(L, index, CLASS, "stream");
   if (s == NULL)
     luaL_error(L, "the stream is gone: Lua is closing");
   return s;

@@ -111,7 +111,6 @@ void es_group_settle(es_connection *c) {
   if (g == NULL)
     return;
   c->group = NULL;
-  c->grouped = true;
   char text[ES_ID_TEXT], *at;
   es_event id = id_event(text, c->server->epoch, g->low);
   size_t size = es_chunk_size(&id, c->chunked), members = 0;
@@ -133,6 +132,7 @@ void es_group_settle(es_connection *c) {
     release(c);
     return;
   }
+  c->grouped = true;
   if (at_once) {
     at = es_queue_reserve(&c->out, size);
   } else {

@@ -65,6 +65,9 @@ end
 function M.new(options)
   local named, patterns = {}, {}
   for name, own in pairs(options or {}) do
+    if type(name) == "number" then
+      error("new: channels must be a table of options by name, as { news = { history = 100 } }, not a list", 0)
+    end
     check_name("new: channels", name)
     if type(own) ~= "table" then
       error(("new: channels[%s] must be a table, not %s"):format(check.show(name), check.show(own)), 0)

@@ -109,19 +109,22 @@ end
 
 --- Seconds, 0 too.
 function M.duration(value)
-  if not finite(value) or value < 0 or value > TEN_YEARS then return "a number of seconds, 0 or more" end
+  if not finite(value) or value < 0 or value > TEN_YEARS then
+    return "a number of seconds, 0 or more, at most ten years"
+  end
 end
 
 --- Seconds above 0, or false for none.
 function M.optional_seconds(value)
-  if value ~= false and M.seconds(value) then return "a number of seconds above 0, or false" end
+  if value ~= false and M.seconds(value) then return "a number of seconds above 0, at most ten years, or false" end
 end
 
 --- A whole number from least on.
 function M.whole(least)
   return function(value)
     if not finite(value) or value < least or value % 1 ~= 0 or value > 2 ^ 53 then
-      return ("a whole number, %d or more"):format(least)
+      local most = finite(value) and value > 2 ^ 53 and ", at most 2^53" or ""
+      return ("a whole number, %d or more%s"):format(least, most)
     end
   end
 end

@@ -83,7 +83,12 @@ local SUBSCRIBE = {
 -- The channels that an argument names: a channel, a name, or a list of these. find(who, name) is asked for names.
 local function channels_of(find, who, what)
   local list, many = {}, type(what) == "table"
-  if many and #what == 0 then error(who .. ": the list of channels is empty", 0) end
+  if many and #what == 0 then
+    local key = next(what)
+    if key == nil then error(who .. ": the list of channels is empty", 0) end
+    error(('%s: channels must be a list, as { "news", "weather" }, not a table with the key %s'):format(who,
+      check.show(key)), 0)
+  end
   for i = 1, many and #what or 1 do
     local each = what
     if many then each = what[i] end
@@ -135,8 +140,13 @@ local function subscribe(stream, what, options)
   local newcomer = options.newcomer == "all" and math.huge or options.newcomer or 0
   local result, begun = nil, {}
   for _, channel in ipairs(carriers_first(list, id)) do
-    local one, new = stream:_subscribe(channel, id, since, live, options.on_gap == "live", newcomer)
-    if not one then return nil, new end
+    local fine, one, new =
+      pcall(stream._subscribe, stream, channel, id, since, live, options.on_gap == "live", newcomer)
+    if not fine or not one then -- closed by now, or out of memory
+      for _, other in ipairs(begun) do stream:_unsubscribe(other) end
+      if not fine then error(one, 0) end
+      return nil, new
+    end
     if not result or RANK[one] > RANK[result] then result = one end
     if new then begun[#begun + 1] = channel end
   end
