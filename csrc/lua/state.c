@@ -37,8 +37,8 @@ void *es_check_self(lua_State *L, int index, const char *class, const char *noun
   lua_Debug call;
   if (box != NULL)
     return box;
-  if (index == 1 && lua_getstack(L, 0, &call) && lua_getinfo(L, "n", &call) && call.name != NULL && call.name[0] != '?' &&
-      (strcmp(call.namewhat, "field") == 0 || strcmp(call.namewhat, "method") == 0))
+  if (index == 1 && lua_getstack(L, 0, &call) && lua_getinfo(L, "n", &call) && call.name != NULL &&
+      call.name[0] != '?' && (strcmp(call.namewhat, "field") == 0 || strcmp(call.namewhat, "method") == 0))
     luaL_error(L, "%s: call it with a colon: %s:%s(...)", call.name, noun, call.name);
   return luaL_checkudata(L, index, class);
 }
