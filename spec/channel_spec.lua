@@ -289,6 +289,7 @@ describe("channel", function()
     assert.is_false(weather.closed)
     app:close()
     assert.is_true(weather.closed)
+    assert.equal("channel weather (closed)", tostring(weather))
   end)
 
   it("has the id that stands for its newest frame", function()

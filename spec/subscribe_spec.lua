@@ -99,7 +99,7 @@ describe("stream:subscribe", function()
     end)
 
     it("to be called with a dot", function()
-      for _, name in ipairs { "subscribe", "unsubscribe" } do
+      for _, name in ipairs { "subscribe", "unsubscribe", "header", "reject" } do
         local message = ("%s: call it with a colon: stream:%s(...)"):format(name, name)
         assert.equal(message, message_of(function(stream) stream[name] "news" end))
         assert.equal(message, message_of(function(stream) stream[name](io.stdout) end))
@@ -165,6 +165,23 @@ describe("stream:subscribe", function()
       assert.is_false(result)
       assert.matches("subscribe: out of memory$", message)
       assert.equal(2, told)
+    end)
+
+    it("goes on from what the client has where the first group came to nothing", function()
+      local result
+      local app, port = hub(nil, function(stream)
+        stream:subscribe "a"
+        stream:unsubscribe "a"
+        stream:sleep(0.001)
+        result = stream:subscribe "b"
+        stream:hold()
+      end)
+      local id = app:channel("b"):publish "had"
+      app:channel("b"):publish "missed"
+      local client = channels.join(port, "/", id)
+      app:channel("b"):publish "end"
+      assert.same({ "missed", "end" }, channels.wait_data(client, "end"))
+      assert.equal("resumed", result)
     end)
 
     it("and then subscribes to nothing", function()

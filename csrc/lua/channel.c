@@ -171,7 +171,7 @@ static int l_tostring(lua_State *L) {
   es_channel *ch = es_check_channel(L, 1);
   lua_pushliteral(L, "channel ");
   lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
-  if (ch->server == NULL)
+  if (ch->server == NULL || ch->server->closing)
     lua_pushliteral(L, " (closed)");
   else
     lua_pushfstring(L, " (%d subscribers)", (int)ch->subscribers);

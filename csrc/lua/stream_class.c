@@ -269,6 +269,12 @@ static int l_unsubscribe(lua_State *L) {
   return 1;
 }
 
+/* is_stream(value) */
+static int l_is_stream(lua_State *L) {
+  lua_pushboolean(L, es_test_stream(L, 1) != NULL);
+  return 1;
+}
+
 /* _app(): the hooks of its app, or nil when that is closed. */
 static int l_app(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
@@ -394,6 +400,8 @@ void es_open_stream_class(lua_State *L) {
                                      {"_unsubscribe", l_unsubscribe},
                                      {"_app", l_app},
                                      {NULL, NULL}};
+  lua_pushcfunction(L, l_is_stream);
+  lua_setfield(L, -2, "is_stream");
   luaL_newmetatable(L, CLASS);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

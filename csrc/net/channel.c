@@ -237,18 +237,20 @@ int es_channel_publish(es_channel *ch, es_event *event, es_id_kind kind, const e
                         .given = kind == ES_ID_GIVEN};
   if (own)
     entry.event.id = event->id = es_id_write(text, server->epoch, entry.sequence);
-  es_subscription *spared = NULL;
-  if (except != NULL && except->connection != NULL)
-    spared = es_subscription_of(except->connection, ch);
-  if (spared != NULL)
-    entry.except = except->connection->serial;
+  es_connection *spared = except != NULL ? except->connection : NULL;
+  if (spared != NULL) /* also where it subscribes only later, and replays */
+    entry.except = spared->serial;
   if (es_log_append(log, &entry) != 0)
     return UV_ENOMEM;
   ch->gives |= kind == ES_ID_GIVEN;
   server->sequence++;
   server->stats.published++;
-  if (spared != NULL)
-    spared->excepted = spared->connection->excepted = true;
+  if (spared != NULL) {
+    es_subscription *s = es_subscription_of(spared, ch);
+    spared->excepted = true;
+    if (s != NULL)
+      s->excepted = true;
+  }
   if (!heard) {
     ch->offered = server->sequence;
     es_channel_settle(ch);

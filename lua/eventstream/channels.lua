@@ -18,7 +18,7 @@ local OPTIONS = {
     if value ~= "disconnect" and value ~= "skip" then return '"disconnect" or "skip"' end
   end,
   flush = function(value)
-    if value ~= "auto" and check.duration(value) then return '"auto", 0 or a number of seconds' end
+    if value ~= "auto" and check.duration(value) then return '"auto", 0 or a number of seconds up to ten years' end
   end,
 }
 

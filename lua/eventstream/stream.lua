@@ -25,7 +25,7 @@ local headers = require "eventstream.headers"
 local Stream = core.stream
 
 local function check_self(stream, who)
-  if type(stream) ~= "userdata" or not stream._app then
+  if not core.is_stream(stream) then
     error(("%s: call it with a colon: stream:%s(...)"):format(who, who), 0)
   end
 end
@@ -37,6 +37,7 @@ local RESERVED = { ["content-type"] = true, date = true }
 ---@param value string|number|(string|number)[]
 ---@return eventstream.Stream self
 function Stream:header(name, value)
+  check.call(check_self, self, "header")
   local block = self:_lines()
   if not block then
     error(self.closed and "header: the stream is over"
@@ -54,6 +55,7 @@ end
 ---@param body string?
 ---@param fields table<string, string|number|(string|number)[]>?
 function Stream:reject(status, body, fields)
+  check.call(check_self, self, "reject")
   local block = self:_lines()
   if not block then
     if self.closed then return nil, "closed" end
