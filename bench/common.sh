@@ -151,6 +151,37 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
+# ---- nginx ----
+
+run_nginx() { # conf: becomes nginx; a conf of this folder, with @...@ filled in
+  mkdir -p "$build/nginx"
+  sed -e "s|@PORT@|$port|; s|@FOLDER@|$build/nginx|; s|@MODULE@|${module-}|; s|@MODULES@|${modules-}|; s|@HERE@|$here|g" \
+    "$here/$1" >"$build/nginx/$1"
+  on "$server_core" "$nginx" -e stderr -p "$build/nginx" -c "$build/nginx/$1"
+}
+
+await_worker() { # the worker is what is measured
+  listens "$port" || die "nginx does not start: see $log"
+  local workers=
+  for _ in $(seq 100); do # nginx listens before its worker is there
+    workers=$(cat "/proc/$server/task/$server/children")
+    [ -z "$workers" ] || break
+    sleep 0.05
+  done
+  measured=${workers%% *}
+  [ -n "$measured" ] || die "nginx has no worker: see $log"
+}
+
+start_publisher() { # which publishes to nchan, from the client's core
+  free_port
+  publisher_port=$last_port
+  on "$client_core" "$build/publisher" "$publisher_port" "$port" >>"$log" 2>&1 &
+  publisher=$!
+  listens "$publisher_port" || die "the publisher does not start: see $log"
+}
+
+# ---- one measurement ----
+
 measure() { # part peer client-options...
   local part=$1 peer=$2 line
   shift 2

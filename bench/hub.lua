@@ -1,6 +1,6 @@
 -- The fan-out job by the public contract: one channel, and all who subscribe to it.
 --
---   lua5.4 bench/hub.lua PORT [FLUSH]     FLUSH: auto, or seconds
+--   lua5.4 bench/hub.lua PORT [FLUSH]     FLUSH: auto, or seconds; inside nginx: by these names in the environment
 --
 -- GET /events subscribes; GET /start?rate=R&count=N publishes on an absolute schedule (schedule.h says what);
 -- GET /cost?count=N times the publishes of so many turns, several in each.
@@ -11,7 +11,8 @@ local FIRST = 0.2e9 -- ns after the request, which is answered meanwhile
 local PAUSE = 0.02 -- seconds between two turns with publishes that are timed
 local SHARE = 20 -- publishes in such a turn: the first finds the caches full of the last pass
 
-local port, flush = tonumber(arg[1]), arg[2] or "auto"
+local arguments = arg or { os.getenv "PORT", os.getenv "FLUSH" } -- inside nginx there are no others
+local port, flush = tonumber(arguments[1]), arguments[2] or "auto"
 if not port then
   io.stderr:write("usage: hub.lua PORT [FLUSH]\n")
   os.exit(2)

@@ -1,9 +1,9 @@
 -- The reference job by the public contract: an interval in Lua for each client.
 --
---   lua5.4 bench/ping.lua PORT
+--   lua5.4 bench/ping.lua PORT            inside nginx: by that name in the environment
 local eventstream = require "eventstream"
 
-local port = tonumber(arg[1])
+local port = tonumber(arg and arg[1] or os.getenv "PORT")
 if not port then
   io.stderr:write("usage: ping.lua PORT\n")
   os.exit(2)

@@ -10,8 +10,13 @@ local names = {
   ["go-all"] = "Go, all cores",
   node = "Node",
   nchan = "nchan",
+  hand = "by hand in nginx",
+  openresty = "in nginx",
+  ["openresty-batch"] = "in nginx, 20 ms",
 }
-local order = { "floor", "eventstream", "eventstream-auto", "go", "go-all", "node", "nchan" }
+local order = {
+  "floor", "hand", "nchan", "openresty", "openresty-batch", "eventstream", "eventstream-auto", "go", "go-all", "node",
+}
 
 -- results[part][peer][field] is the list of what the runs gave.
 local function read(path)

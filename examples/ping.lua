@@ -40,6 +40,4 @@ app:stream("/sse", function(stream, request)
 end)
 
 io.stdout:setvbuf "line"
-local listener = assert(app:listen { port = tonumber(os.getenv "PORT" or 8080) })
-print(("listening on http://%s:%d/"):format(listener.host, listener.port))
-eventstream.run()
+return app:serve { port = tonumber(os.getenv "PORT" or 8080) }

@@ -6,6 +6,7 @@ local App = require "eventstream.app"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
+local place = require "eventstream.place"
 require "eventstream.stream"
 
 local has_json, json = pcall(require, "cjson")
@@ -87,11 +88,11 @@ M.encode = core.encode
 --- In any handler: calls the function with a `resume`, and waits until that is called; returns its arguments, or nil,
 --- "closed" when the client or the stream is gone first.
 ---@type fun(start: fun(resume: fun(...: any))): ...
-M.await = core.await
+M.await = place.nginx and require("eventstream.openresty.client").await or core.await
 
 --- For other loops than luv's: poll fd() for reading, at most timeout() seconds (nil: without end), then call turn(),
 --- which returns how many times it called Lua.
-M.loop = { fd = core.loop.fd, timeout = core.loop.timeout, turn = core.loop.turn }
+M.loop = driver.loop or { fd = core.loop.fd, timeout = core.loop.timeout, turn = core.loop.turn }
 
 local signals = 0
 
@@ -107,6 +108,9 @@ end
 --- Runs luv's loop, or the core's own where luv is not installed, until stop() or until every app is closed. SIGINT
 --- and SIGTERM close the apps in order; a second one stops at once. Raises when there is nothing to do.
 function M.run()
+  if place.nginx then
+    error("run: inside nginx its workers drive the streams; serve them with eventstream.openresty", 2)
+  end
   if driver.turning() or driver.running() then
     error("run: the loop runs already; call run once, at the script's end", 2)
   end

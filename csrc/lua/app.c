@@ -7,8 +7,8 @@
 
 #define APP "eventstream.app"
 
-static es_app *check_app(lua_State *L) {
-  es_app *app = *(es_app **)es_check_self(L, 1, APP, "app");
+es_app *es_check_app(lua_State *L, int index) {
+  es_app *app = *(es_app **)es_check_self(L, index, APP, "app");
   if (app == NULL)
     luaL_error(L, "the app is gone: Lua is closing");
   return app;
@@ -31,13 +31,13 @@ void es_app_unref(es_app *app) {
 }
 
 static es_app *check_open(lua_State *L, const char *who) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   if (app->server == NULL || app->server->closing)
     es_fail(L, "%s: the app is closed", who);
   return app;
 }
 
-static void anchor(lua_State *L, es_app *app) {
+void es_app_anchor(lua_State *L, es_app *app) {
   if (app->self_ref != LUA_NOREF)
     return;
   lua_pushvalue(L, 1);
@@ -53,40 +53,33 @@ static const char *result_text(lua_State *L, int index, es_slice *text) {
   return text->ptr;
 }
 
-/* Asks the Lua side what to do with a request, which says one of:
+/* The Lua side says one of:
  *   "stream", handler                run it as a stream's handler
  *   "plain", function, handler       run function(handler, request), which returns status, lines and body
  *   "head"                           a stream's head alone
  *   "answer", status, lines, body    that */
-static void on_request(es_exchange *x) {
-  es_app *app = x->server->user;
-  es_state *state = app->state;
-  lua_State *L = state->L;
-  es_stream *s = es_stream_new(app, x);
-  if (s == NULL) {
-    es_exchange_fail(x, 500, (es_slice){"", 0}, (es_slice){"", 0});
-    return;
-  }
+bool es_app_route(es_stream *s) {
+  es_exchange *x = s->exchange;
+  es_app *app = s->app;
+  lua_State *L = app->state->L;
   int base = lua_gettop(L);
   es_push_hook(L, app, "dispatch");
   es_push_request(L, s);
-  if (!es_call(state, app, s, 1, 4)) {
+  if (!es_call(app->state, app, s, 1, 4)) {
     es_stream_failed(s);
-    return;
+    return false;
   }
   const char *kind = lua_tostring(L, base + 1);
+  bool runs = false;
   if (strcmp(kind, "stream") == 0) {
     s->is_stream = true;
     es_exchange_stream(x);
     lua_settop(L, base + 2);
     es_push_stream(L, s);
-    es_push_request(L, s);
-    if (x->reason == ES_OPEN)
-      es_task_start(s, 2);
+    runs = x->reason == ES_OPEN;
   } else if (strcmp(kind, "plain") == 0) {
     lua_settop(L, base + 3);
-    es_push_request(L, s);
-    es_task_start(s, 2);
+    runs = true;
   } else if (strcmp(kind, "head") == 0) {
     if (es_exchange_open(x, (es_slice){"", 0}) != 0)
       es_exchange_end(x, ES_END_ERROR);
@@ -96,18 +89,39 @@ static void on_request(es_exchange *x) {
     result_text(L, base + 4, &body);
     es_exchange_answer(x, (int)lua_tointeger(L, base + 2), lines, body);
   }
-  lua_settop(L, base);
+  if (!runs) {
+    lua_settop(L, base);
+    return false;
+  }
+  es_push_request(L, s);
+  lua_remove(L, base + 1);
+  return true;
+}
+
+static void on_request(es_exchange *x) {
+  es_stream *s = es_stream_new(x->server->user, x);
+  if (s == NULL)
+    es_exchange_fail(x, 500, (es_slice){"", 0}, (es_slice){"", 0});
+  else if (x->connection->is_hosted)
+    es_hosted_begins(s);
+  else if (es_app_route(s))
+    es_task_start(s, 2);
 }
 
 static void on_room(es_exchange *x) {
   es_stream *s = x->user;
   if (s != NULL && s->task != NULL)
     es_task_room(s->task);
+  else if (s != NULL && s->hosted != NULL)
+    es_hosted_call(s->hosted, ES_CALL_ROOM);
 }
 
 static void on_gone(es_exchange *x) {
-  if (x->user != NULL)
-    es_stream_gone(x->user);
+  es_stream *s = x->user;
+  if (s != NULL && s->hosted != NULL)
+    es_hosted_call(s->hosted, ES_CALL_NEWS);
+  else if (s != NULL)
+    es_stream_gone(s);
 }
 
 static void on_end(es_exchange *x) {
@@ -134,7 +148,7 @@ static int l_listen(lua_State *L) {
   const char *kind = luaL_checkstring(L, 2);
   int err = 0;
   es_listener **box = es_new_listener(L);
-  anchor(L, app);
+  es_app_anchor(L, app);
   if (strcmp(kind, "tcp") == 0)
     *box = es_listen_tcp(app->server, luaL_checkstring(L, 3), (int)luaL_checkinteger(L, 4), &err);
   else if (strcmp(kind, "unix") == 0)
@@ -154,20 +168,20 @@ static int l_listen(lua_State *L) {
 
 static int l_every(lua_State *L) {
   es_app *app = check_open(L, "every");
-  anchor(L, app);
+  es_app_anchor(L, app);
   return es_new_interval(L, app, NULL, true, "every");
 }
 
 static int l_after(lua_State *L) {
   es_app *app = check_open(L, "after");
-  anchor(L, app);
+  es_app_anchor(L, app);
   return es_new_interval(L, app, NULL, false, "after");
 }
 
 /* channel(name [, history, history_bytes, history_seconds, slow, flush]): the channel of that name; where there is none,
  * nil, or a new one if options are given, which hold from now on. */
 static int l_channel(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   es_slice name;
   name.ptr = luaL_checklstring(L, 2, &name.len);
   if (app->server == NULL) /* while it closes, handlers that run on find theirs, and publish answers them */
@@ -194,7 +208,7 @@ static int l_channel(lua_State *L) {
 
 /* A list of all open streams. */
 static int l_streams(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   size_t count = 0, room = app->server != NULL ? app->server->stats.streams : 0;
   es_stream **list = es_new_list(L, room); /* which may run a finalizer of the script's */
   for (es_stream *s = app->streams; s != NULL; s = s->next) {
@@ -207,11 +221,11 @@ static int l_streams(lua_State *L) {
 
 /* close(grace, spread): seconds. */
 static int l_close(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   double grace = es_check_seconds(L, 2, "close", false), spread = es_check_seconds(L, 3, "close", false);
   if (app->server == NULL)
     return 0;
-  anchor(L, app); /* until on_closed */
+  es_app_anchor(L, app); /* until on_closed */
   while (app->intervals != NULL)
     es_interval_free(app->intervals);
   es_server_close(app->server, grace, spread);
@@ -219,7 +233,7 @@ static int l_close(lua_State *L) {
 }
 
 static int l_stats(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   static const es_stats none;
   const es_stats *stats = app->server != NULL ? &app->server->stats : &none;
   const struct {
@@ -252,7 +266,7 @@ static int l_stats(lua_State *L) {
 }
 
 static int l_busy(lua_State *L) {
-  es_app *app = check_app(L);
+  es_app *app = es_check_app(L, 1);
   lua_pushboolean(L, is_busy(app));
   return 1;
 }
@@ -320,9 +334,9 @@ static int l_raise_descriptors(lua_State *L) {
 }
 
 void es_open_app_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"listen", l_listen},   {"every", l_every},     {"after", l_after},
-                                     {"close", l_close},     {"stats", l_stats},     {"busy", l_busy},
-                                     {"channel", l_channel}, {"streams", l_streams}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"listen", l_listen}, {"every", l_every},     {"after", l_after},     {"close", l_close}, {"stats", l_stats},
+      {"busy", l_busy},     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},   {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

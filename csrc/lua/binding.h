@@ -16,6 +16,8 @@
 #include "core/frame.h"
 #include "lua/compat.h"
 #include "net/exchange.h"
+#include "net/hosted.h"
+#include "net/intake.h"
 #include "net/loop.h"
 #include "net/server.h"
 #include "net/subscription.h"
@@ -32,6 +34,7 @@ typedef struct es_state {
   int hooks_ref;    /* functions from the Lua side: json, suggest */
   es_task *running; /* whose coroutine runs now */
   uint64_t calls;   /* into Lua */
+  int on_wake_ref;  /* of another server that drives the loop by ticks */
   uv_signal_t signals[2];
   int on_signal_ref;
   bool has_signals, open;
@@ -52,8 +55,13 @@ struct es_stream {
   es_app *app;   /* NULL once its app is gone, which is only while Lua closes */
   es_task *task; /* the handler, until it returns */
   uint32_t refs;
-  bool is_stream;        /* else an ordinary request */
-  bool held, used, over; /* hold() was called; something was sent; on_end is through */
+  bool is_stream : 1; /* else an ordinary request */
+  bool held : 1;      /* hold() was called */
+  bool used : 1;      /* something was sent */
+  bool ended : 1;     /* on_end has come */
+  bool over : 1;      /* and is through */
+  bool running : 1;   /* hosted: its handler has not returned */
+  bool rung : 1;      /* hosted: the time of an interval has come */
   es_interval *intervals;
   es_stream *prev, *next; /* the app's */
   es_job late_job;        /* on_close that came late; whether anything still feeds it */
@@ -61,6 +69,7 @@ struct es_stream {
   int data_ref;           /* stream.data */
   int request_ref;        /* a request that a script has written to */
   int lines_ref;          /* header lines, until the head is sent */
+  es_connection *hosted;  /* where another server hosts it, until its handle goes */
 };
 
 /* --- state.c --- */
@@ -154,8 +163,9 @@ void es_stream_handler_done(es_stream *stream);
 /* A script's error, already reported, costs this stream. */
 void es_stream_failed(es_stream *stream);
 
-/* The exchange is over: tells the script. */
+/* The exchange is over: tells the script. Where it is hosted, its holder does, until es_stream_over. */
 void es_stream_ended(es_stream *stream);
+void es_stream_over(es_stream *stream);
 
 /* Subscriptions are over: tells the script. */
 void es_stream_gone(es_stream *stream);
@@ -201,6 +211,9 @@ void es_open_request_class(lua_State *L);
 /* Makes an interval of app (or stream) from the arguments 2 (seconds) and 3 (function), and pushes its userdata. */
 int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who);
 void es_interval_free(es_interval *interval);
+
+/* Pushes the function of a hosted stream's interval whose time has come; false when there is none. */
+bool es_interval_push_rung(lua_State *L, es_stream *stream);
 void es_open_interval_class(lua_State *L);
 
 /* --- listener.c --- */
@@ -209,7 +222,24 @@ void es_open_interval_class(lua_State *L);
 es_listener **es_new_listener(lua_State *L);
 void es_open_listener_class(lua_State *L);
 
+/* --- hosted.c --- */
+
+int l_host(lua_State *L);
+
+/* A hosted connection's request has become a stream. */
+void es_hosted_begins(es_stream *stream);
+void es_open_hosted_class(lua_State *L);
+
 /* --- app.c --- */
+
+es_app *es_check_app(lua_State *L, int index);
+
+/* The app stays until it is closed, whoever holds its userdata, which is the first argument. */
+void es_app_anchor(lua_State *L, es_app *app);
+
+/* Asks the Lua side what to do with a request: true, and a function with two arguments on state->L, which is to be
+ * called; or false: it is answered. */
+bool es_app_route(es_stream *stream);
 
 void es_app_unref(es_app *app); /* NULL is allowed */
 

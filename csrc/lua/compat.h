@@ -86,6 +86,20 @@ static inline int es_is_integer(lua_State *L, int index) {
 #endif
 }
 
+/* nginx's LuaJIT keeps a request with each thread, which new ones inherit: a thread that outlives it must not. */
+#if LUA_VERSION_NUM == 501 && defined(__ELF__)
+extern void lua_setexdata(lua_State *L, void *exdata) __attribute__((weak));
+#endif
+
+static inline void es_detach_thread(lua_State *L) {
+#if LUA_VERSION_NUM == 501 && defined(__ELF__)
+  if (lua_setexdata != NULL)
+    lua_setexdata(L, NULL);
+#else
+  (void)L;
+#endif
+}
+
 #if LUA_VERSION_NUM < 502
 static inline void lua_rawgetp(lua_State *L, int index, const void *key) {
   if (index < 0 && index > LUA_REGISTRYINDEX)

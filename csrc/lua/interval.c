@@ -10,6 +10,7 @@ struct es_interval {
   int function_ref;
   int stream_ref; /* the stream's userdata, which the function is called with */
   bool repeats;
+  bool rung; /* hosted: its time has come */
   es_app *app;
   es_interval **box; /* the userdata's pointer to us, while there is one */
   es_interval *prev, *next;
@@ -39,6 +40,19 @@ static void on_tick(es_timer *timer) {
   es_app *app = i->app;
   es_stream *stream = i->stream;
   lua_State *L = app->state->L;
+  if (stream != NULL && stream->hosted != NULL) { /* its holder asks for it, and calls where a script may wait */
+    i->rung = stream->rung = true;
+    es_hosted_call(stream->hosted, ES_CALL_BYTES);
+    return;
+  }
+  if (stream == NULL && app->state->loop.on_wake != NULL) {
+    es_push_hook(L, app, "tick");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+    if (!i->repeats)
+      es_interval_free(i);
+    es_call(app->state, app, NULL, 1, 0);
+    return;
+  }
   lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
   if (stream != NULL)
     lua_rawgeti(L, LUA_REGISTRYINDEX, i->stream_ref);
@@ -54,6 +68,20 @@ static void on_tick(es_timer *timer) {
   else
     es_app_rest(app);
   es_app_unref(app);
+}
+
+bool es_interval_push_rung(lua_State *L, es_stream *stream) {
+  es_interval *i = stream->intervals;
+  while (i != NULL && !i->rung)
+    i = i->next;
+  stream->rung = i != NULL;
+  if (i == NULL)
+    return false;
+  i->rung = false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+  if (!i->repeats)
+    es_interval_free(i);
+  return true;
 }
 
 int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who) {

@@ -182,13 +182,14 @@ static void new_state(lua_State *L) {
   state->open = state->has_signals = false;
   state->running = NULL;
   state->calls = 0;
-  state->thread_ref = state->hooks_ref = state->on_signal_ref = LUA_NOREF;
+  state->thread_ref = state->hooks_ref = state->on_signal_ref = state->on_wake_ref = LUA_NOREF;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, l_state_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
   state->L = lua_newthread(L);
   state->thread_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  es_detach_thread(state->L);
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");
@@ -225,6 +226,7 @@ int luaopen_eventstream_core(lua_State *L) {
   es_open_interval_class(L);
   es_open_listener_class(L);
   es_open_channel_class(L);
+  es_open_hosted_class(L);
   es_open_app_class(L);
   return 1;
 }

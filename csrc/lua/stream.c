@@ -63,7 +63,7 @@ bool es_stream_open(es_stream *s) {
 /* --- Life --- */
 
 static bool is_fed(const es_stream *s) {
-  return s->task != NULL || s->held || s->intervals != NULL || s->exchange->subscribed > 0;
+  return s->task != NULL || s->running || s->held || s->intervals != NULL || s->exchange->subscribed > 0;
 }
 
 void es_stream_handler_done(es_stream *s) {
@@ -139,14 +139,8 @@ void es_stream_gone(es_stream *s) {
   es_stream_check_fed(s);
 }
 
-void es_stream_ended(es_stream *s) {
+void es_stream_over(es_stream *s) {
   lua_State *L = s->app->state->L;
-  while (s->intervals != NULL)
-    es_interval_free(s->intervals);
-  if (s->task != NULL)
-    es_task_stream_ended(s->task);
-  call_on_close(s);
-  es_stream_gone(s);
   s->over = true;
   es_unref(L, &s->data_ref);
   es_unref(L, &s->request_ref);
@@ -155,6 +149,21 @@ void es_stream_ended(es_stream *s) {
     return; /* which sees to the rest */
   unlink_stream(s);
   es_stream_unref(s);
+}
+
+void es_stream_ended(es_stream *s) {
+  s->ended = true;
+  while (s->intervals != NULL)
+    es_interval_free(s->intervals);
+  if (s->hosted != NULL) {
+    es_hosted_call(s->hosted, ES_CALL_NEWS | ES_CALL_ROOM);
+    return;
+  }
+  if (s->task != NULL)
+    es_task_stream_ended(s->task);
+  call_on_close(s);
+  es_stream_gone(s);
+  es_stream_over(s);
 }
 
 static void run_late(es_job *job) {

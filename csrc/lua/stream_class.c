@@ -130,6 +130,13 @@ static int l_sleep(lua_State *L) {
   return es_task_sleep(s->task, L, seconds);
 }
 
+/* _check_sleep(seconds): raises where they are none. */
+static int l_check_sleep(lua_State *L) {
+  es_check_stream(L, 1);
+  es_check_seconds(L, 2, "sleep", false);
+  return 0;
+}
+
 static int new_interval(lua_State *L, bool repeats, const char *who) {
   es_stream *s = es_check_stream(L, 1);
   if (!is_open(s)) {
@@ -383,23 +390,15 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_stream_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"send", l_send},
-                                     {"comment", l_comment},
-                                     {"sleep", l_sleep},
-                                     {"every", l_every},
-                                     {"after", l_after},
-                                     {"on_close", l_on_close},
-                                     {"hold", l_hold},
-                                     {"flush", l_flush},
-                                     {"close", l_close},
-                                     {"_lines", l_lines},
-                                     {"_answer", l_answer},
-                                     {"_admits", l_admits},
-                                     {"_subscribe", l_subscribe},
-                                     {"_tell", l_tell},
-                                     {"_unsubscribe", l_unsubscribe},
-                                     {"_app", l_app},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"send", l_send},      {"comment", l_comment},
+                                     {"sleep", l_sleep},    {"every", l_every},
+                                     {"after", l_after},    {"on_close", l_on_close},
+                                     {"hold", l_hold},      {"flush", l_flush},
+                                     {"close", l_close},    {"_check_sleep", l_check_sleep},
+                                     {"_lines", l_lines},   {"_answer", l_answer},
+                                     {"_admits", l_admits}, {"_subscribe", l_subscribe},
+                                     {"_tell", l_tell},     {"_unsubscribe", l_unsubscribe},
+                                     {"_app", l_app},       {NULL, NULL}};
   lua_pushcfunction(L, l_is_stream);
   lua_setfield(L, -2, "is_stream");
   luaL_newmetatable(L, CLASS);

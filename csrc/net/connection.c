@@ -1,5 +1,6 @@
 #include "net/connection.h"
 
+#include "net/hosted.h"
 #include "net/intake.h"
 #include "net/platform.h"
 #include "net/server.h"
@@ -35,6 +36,8 @@ void es_connection_set_due(es_connection *c, double seconds) {
 
 /* Tells libuv what to watch: what the state reads for, and room to write where bytes were refused. */
 void es_connection_watch(es_connection *c) {
+  if (c->is_hosted)
+    return;
   int events = c->writing ? UV_WRITABLE : 0;
   if (!c->gone) {
     if (c->state == ES_READING) /* the next request waits until the answer before it is with the kernel */
@@ -56,6 +59,34 @@ void es_connection_enter(es_connection *c, es_connection_state state) {
   c->since = es_loop_now(c->server->loop);
 }
 
+/* Makes it one of the server's, which awaits a request. */
+static void begin(es_connection *c, es_server *server, bool shed) {
+  c->server = server;
+  c->out.pool = &server->loop->pool;
+  c->shed = shed;
+  c->patience = ES_PATIENCE_SECONDS;
+  c->deadline.on_due = on_due;
+  c->next = server->connections;
+  if (c->next != NULL)
+    c->next->prev = c;
+  server->connections = c;
+  server->stats.connections++;
+  es_loop_hold(server->loop);
+  es_connection_enter(c, ES_READING);
+}
+
+es_connection *es_connection_new_hosted(es_server *server, const es_peer *peer, bool shed) {
+  es_connection *c = calloc(1, sizeof *c);
+  if (c == NULL)
+    return NULL;
+  c->fd = -1;
+  c->peer = *peer;
+  c->is_hosted = c->last = true; /* its host keeps connections, or does not */
+  server->stats.accepted++;
+  begin(c, server, shed);
+  return c;
+}
+
 void es_connection_new(es_server *server, int fd, const struct sockaddr_storage *address, bool shed) {
   es_connection *c = calloc(1, sizeof *c);
   if (c == NULL || uv_poll_init_socket(&server->loop->uv, &c->poll, fd) != 0) {
@@ -65,11 +96,6 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   }
   c->poll.data = c;
   c->fd = fd;
-  c->server = server;
-  c->out.pool = &server->loop->pool;
-  c->shed = shed;
-  c->patience = ES_PATIENCE_SECONDS;
-  c->deadline.on_due = on_due;
   c->peer.family = (uint16_t)address->ss_family;
   if (address->ss_family == AF_INET) {
     const struct sockaddr_in *in = (const struct sockaddr_in *)address;
@@ -82,13 +108,7 @@ void es_connection_new(es_server *server, int fd, const struct sockaddr_storage 
   }
   if (address->ss_family == AF_INET || address->ss_family == AF_INET6)
     es_platform_tune(fd);
-  c->next = server->connections;
-  if (c->next != NULL)
-    c->next->prev = c;
-  server->connections = c;
-  server->stats.connections++;
-  es_loop_hold(server->loop);
-  es_connection_enter(c, ES_READING);
+  begin(c, server, shed);
   es_connection_watch(c);
   es_connection_set_due(c, server->limits.header_seconds);
 }
@@ -129,10 +149,14 @@ void es_connection_close(es_connection *c, es_reason reason) {
     c->next->prev = c->prev;
   server->stats.connections--;
   es_loop_release(server->loop);
-  uv_close((uv_handle_t *)&c->poll, on_closed);
-  if (reason == ES_END_SLOW)
-    es_platform_reset(c->fd); /* the kernel forgets what it still holds for it */
-  close(c->fd);
+  if (c->is_hosted) {
+    es_hosted_closed(c);
+  } else {
+    uv_close((uv_handle_t *)&c->poll, on_closed);
+    if (reason == ES_END_SLOW)
+      es_platform_reset(c->fd); /* the kernel forgets what it still holds for it */
+    close(c->fd);
+  }
   es_loop_wake(server->loop);
   es_server_check_closed(server);
 }
@@ -161,7 +185,9 @@ static void broken(es_connection *c, int err) {
 }
 
 static void start_lingering(es_connection *c) {
-  if (c->gone || shutdown(c->fd, SHUT_WR) != 0) {
+  if (c->is_hosted)
+    c->hosted.ended = true; /* the rest is its host's */
+  if (c->is_hosted || c->gone || shutdown(c->fd, SHUT_WR) != 0) {
     es_connection_close(c, ES_END_SERVER);
     return;
   }
@@ -206,9 +232,7 @@ static bool write_due(es_connection *c, size_t *sent) {
   return true;
 }
 
-void es_connection_flush(es_connection *c) {
-  size_t sent = 0;
-  bool writing = !write_due(c, &sent);
+void es_connection_wrote(es_connection *c, size_t sent, bool writing) {
   c->server->stats.bytes_out += sent;
   if (c->state == ES_CLOSED)
     return;
@@ -230,6 +254,16 @@ void es_connection_flush(es_connection *c) {
     drained(c);
 }
 
+void es_connection_flush(es_connection *c) {
+  size_t sent = 0;
+  if (c->is_hosted) {
+    es_hosted_offer(c);
+    return;
+  }
+  bool writing = !write_due(c, &sent);
+  es_connection_wrote(c, sent, writing);
+}
+
 void es_connection_flush_now(es_connection *c) {
   if (!c->writing || !c->full)
     es_connection_flush(c);
@@ -237,7 +271,7 @@ void es_connection_flush_now(es_connection *c) {
 
 void es_connection_be_patient(es_connection *c, double seconds) {
   double limit = seconds + PATIENCE_SECONDS;
-  if (limit <= c->patience || (c->peer.family != AF_INET && c->peer.family != AF_INET6))
+  if (limit <= c->patience || c->is_hosted || (c->peer.family != AF_INET && c->peer.family != AF_INET6))
     return;
   c->patience = (float)limit;
   es_platform_set_patience(c->fd, limit);

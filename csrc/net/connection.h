@@ -22,6 +22,17 @@ typedef enum es_connection_state {
   ES_CLOSED
 } es_connection_state;
 
+/* What stands in for the socket of a connection that another server hosts (hosted.h). */
+typedef struct es_hosted {
+  void *holder; /* the layer above's */
+  /* private */
+  es_loop *loop;
+  struct es_connection *next; /* of those whose holders are called */
+  uint8_t calls;              /* what for; 0: it is not among them */
+  bool awaited;               /* the holder has been offered bytes, and has not come yet */
+  bool ended;                 /* all was taken, and the end was in order */
+} es_hosted;
+
 /* What an event touches stands first, so that thousands of streams touch few lines of memory each. */
 typedef struct es_connection {
   /* read-only */
@@ -38,10 +49,11 @@ typedef struct es_connection {
   int fd;
   uint8_t state;
   bool dirty, gone, last, shed, streamed;
-  bool writing;    /* bytes wait for the socket's word that there is room */
-  bool full;       /* because it refused them, and not only because the connection's share of a turn was used up */
-  bool chunked;    /* its stream is */
-  bool grouped;    /* its first group of subscriptions is complete */
+  bool writing; /* bytes wait for the socket's word that there is room */
+  bool full;    /* because it refused them, and not only because the connection's share of a turn was used up */
+  bool chunked; /* its stream is */
+  bool grouped; /* its first group of subscriptions is complete */
+  bool is_hosted;
   uint16_t groups; /* how many there were */
   uint32_t serial; /* its stream's number in the app */
   uint32_t mark_count;
@@ -52,7 +64,10 @@ typedef struct es_connection {
   es_parser *parser;
   struct es_held *held; /* bytes behind a request that is being answered */
   uint64_t born;        /* when the stream began */
-  uv_poll_t poll;
+  union {
+    uv_poll_t poll;
+    es_hosted hosted;
+  };
   /* read-only */
   es_peer peer;
   struct es_connection *prev, *next; /* the server's */
@@ -60,6 +75,9 @@ typedef struct es_connection {
 
 /* Takes over the descriptor, also when memory is out. shed: it is one too many, and is only told to come back. */
 void es_connection_new(struct es_server *server, int fd, const struct sockaddr_storage *address, bool shed);
+
+/* The same for hosted.c, without a socket; NULL when memory is out. */
+es_connection *es_connection_new_hosted(struct es_server *server, const es_peer *peer, bool shed);
 
 /* Has bytes to flush at the turn's end. */
 void es_connection_dirty(es_connection *connection);
@@ -77,6 +95,9 @@ void es_connection_be_patient(es_connection *connection, double seconds);
 void es_connection_enter(es_connection *connection, es_connection_state state);
 void es_connection_watch(es_connection *connection);
 void es_connection_set_due(es_connection *connection, double seconds);
+
+/* For hosted.c. So many bytes have gone; writing: there may be more to come. */
+void es_connection_wrote(es_connection *connection, size_t bytes, bool writing);
 
 /* For exchange.c. The exchange has become a stream; its head is queued; it is over (keep: the client may send another
  * request, as far as the exchange is concerned). */

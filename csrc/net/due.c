@@ -37,6 +37,15 @@ bool es_due_behind(const es_subscription *s) {
   return live != NULL && es_log_count(live) > 0 && live->last > (s->replays ? es_subscription_joined(s) : s->cursor);
 }
 
+bool es_due_any(const es_connection *c) {
+  if (c->rest.block != NULL || c->marks != NULL || es_queue_bytes(&c->out) > 0)
+    return true;
+  const es_subscription *s = c->subscriptions;
+  while (s != NULL && (s->pending || !es_due_behind(s)))
+    s = s->sibling;
+  return s != NULL;
+}
+
 void es_due_clear(es_connection *c) {
   while (c->marks != NULL)
     es_mark_free(c, es_mark_first(c));

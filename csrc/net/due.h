@@ -41,6 +41,9 @@ void es_due_gather(struct es_connection *connection, es_due *due);
 /* The kernel took so many bytes of it. */
 void es_due_sent(struct es_connection *connection, const es_due *due, size_t bytes);
 
+/* Whether anything may be due. */
+bool es_due_any(const struct es_connection *connection);
+
 /* Whether frames wait for a subscription that is no longer pending. */
 bool es_due_behind(const es_subscription *subscription);
 

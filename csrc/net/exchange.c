@@ -104,7 +104,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
   if (x->reason != ES_OPEN || x->head_sent)
     return 0;
   es_connection *c = x->connection;
-  bool chunked = x->request->minor > 0;
+  bool chunked = x->request->minor > 0 && !c->is_hosted;
   es_head head = {.status = 200,
                   .date = es_loop_date(x->server->loop),
                   .extra = extra,

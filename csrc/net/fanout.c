@@ -8,6 +8,7 @@
 
 #define BUDGET_NS 4000000 /* of a turn: what else is due waits no longer */
 #define GLANCES 4         /* visits between two looks at the clock */
+#define AWAIT_NS 50000000 /* a holder that does not come for so long keeps nobody waiting */
 
 /* --- Lists --- */
 
@@ -144,11 +145,12 @@ static void visit(es_channel *ch, es_subscription *s) {
     es_connection_flush(c); /* which may end it */
   if (ch->visited != s)
     return;
+  /* by a group that is still being made, or a holder that has not come for it: it has not been offered what lies ahead */
   bool held = c->writing ? es_group_has(s) : es_due_behind(s);
-  if (held) { /* by a group that is still being made: it has not been offered what lies ahead */
-    if (s->cursor < ch->pass_offers)
-      ch->pass_offers = s->cursor;
-  } else if (c->writing) {
+  bool awaited = c->is_hosted && c->hosted.awaited && ch->log.bytes <= ch->log.max_bytes + ES_BURST_BYTES;
+  if ((held || awaited) && s->cursor < ch->pass_offers)
+    ch->pass_offers = s->cursor;
+  if (!held && c->writing) {
     ch->behind++;
     if (c->full)
       es_slow_check(s);
@@ -230,6 +232,38 @@ bool es_fanout_is_due(const es_loop *loop) {
   return loop->fanout.ready.first != NULL;
 }
 
+void es_fanout_await(es_loop *loop) {
+  es_fanout *f = &loop->fanout;
+  if (f->awaited++ == 0)
+    f->awaited_since = uv_hrtime();
+}
+
+void es_fanout_came(es_loop *loop) {
+  es_fanout *f = &loop->fanout;
+  if (--f->awaited > 0)
+    return;
+  uint64_t now = uv_hrtime(), took = now - f->awaited_since;
+  uint64_t until = now + (took < AWAIT_NS ? took : AWAIT_NS);
+  if (until > f->rest_until)
+    f->rest_until = until;
+  if (f->resting.first != NULL)
+    es_loop_wake(loop);
+}
+
+/* When the rest of "auto" is over. */
+static uint64_t rest_over(const es_fanout *f) {
+  uint64_t until = f->rest_until, late = f->awaited_since + AWAIT_NS;
+  return f->awaited > 0 && until < late ? late : until;
+}
+
+uint64_t es_fanout_next(const es_loop *loop) {
+  const es_fanout *f = &loop->fanout;
+  uint64_t due = es_deadlines_next(&f->timed);
+  if (f->resting.first != NULL && f->autos == 0 && rest_over(f) < due)
+    due = rest_over(f);
+  return due;
+}
+
 /* Makes ready what waited for its time. */
 static void promote(es_fanout *f, uint64_t now) {
   while (es_deadlines_next(&f->timed) <= now) {
@@ -237,7 +271,7 @@ static void promote(es_fanout *f, uint64_t now) {
     es_deadlines_remove(&f->timed, due);
     make_ready(f, of_due(due));
   }
-  while (f->autos == 0 && f->rest_until <= now && f->resting.first != NULL) {
+  while (f->autos == 0 && rest_over(f) <= now && f->resting.first != NULL) {
     for (es_channel *ch; (ch = f->resting.first) != NULL;) {
       take(&f->resting, ch);
       make_ready(f, ch);
@@ -247,9 +281,7 @@ static void promote(es_fanout *f, uint64_t now) {
 
 void es_fanout_wind(es_loop *loop) {
   es_fanout *f = &loop->fanout;
-  uint64_t due = es_deadlines_next(&f->timed);
-  if (f->resting.first != NULL && f->autos == 0 && f->rest_until < due)
-    due = f->rest_until;
+  uint64_t due = es_fanout_next(loop);
   if (due == ES_NEVER) {
     if (uv_is_active((uv_handle_t *)&f->clock))
       uv_timer_stop(&f->clock);

@@ -48,6 +48,8 @@ typedef struct es_fanout {
   size_t autos;       /* of the ready ones */
   uint64_t took;      /* nanoseconds, by the passes of this round */
   uint64_t rest_until;
+  size_t awaited; /* holders of hosted connections */
+  uint64_t awaited_since;
   uv_timer_t clock;
   es_stretch stretch;
 } es_fanout;
@@ -66,6 +68,14 @@ void es_fanout_pace(struct es_channel *channel);
 
 /* Runs a whole pass at once. */
 void es_fanout_pass(struct es_channel *channel);
+
+/* For hosted.c: a holder is awaited, which will bring what it was offered to a client; it has come, or comes no more.
+ * With flush = "auto" no pass starts while any is awaited, and none before a rest as long as all of them took. */
+void es_fanout_await(struct es_loop *loop);
+void es_fanout_came(struct es_loop *loop);
+
+/* When the next pass is due: nanoseconds, or ES_NEVER. */
+uint64_t es_fanout_next(const struct es_loop *loop);
 
 /* For the loop, at a turn's end: runs what is due, within the budget. Then, behind the last callback: sets the clock for
  * what waits, and tells whether more is due already. */

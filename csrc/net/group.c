@@ -97,12 +97,9 @@ static bool may_begin(const es_connection *c) {
   return true;
 }
 
-/* What was held back while it was being made is due, and what bursts could not evict for its sake may go. */
+/* What was held back while it was being made is due. */
 static void release(es_connection *c) {
-  for (const es_subscription *s = c->subscriptions; s != NULL; s = s->sibling) {
-    if (s->channel->server != NULL && es_log_is_over(&s->channel->log))
-      es_fanout_add(s->channel);
-  }
+  es_subscriptions_release(c);
   es_connection_dirty(c);
 }
 

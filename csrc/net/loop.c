@@ -1,6 +1,7 @@
 #include "net/loop.h"
 
 #include "net/connection.h"
+#include "net/hosted.h"
 #include "net/server.h"
 
 #include <stdio.h>
@@ -93,9 +94,13 @@ int es_loop_init(es_loop *loop) {
   uv_unref((uv_handle_t *)&loop->clock);
   loop->clock.data = loop;
   es_fanout_init(loop);
+  es_loop_reseed(loop);
+  return 0;
+}
+
+void es_loop_reseed(es_loop *loop) {
   if (uv_random(NULL, NULL, &loop->random, sizeof loop->random, 0, NULL) != 0)
     loop->random = uv_hrtime();
-  return 0;
 }
 
 void es_loop_free(es_loop *loop) {
@@ -105,6 +110,7 @@ void es_loop_free(es_loop *loop) {
     es_server_free(loop->servers);
   while (loop->first_job != NULL)
     es_loop_settle(loop); /* only references are left to be given back */
+  es_hosted_forget(loop);
   uv_close((uv_handle_t *)&loop->async, NULL);
   uv_close((uv_handle_t *)&loop->clock, NULL);
   uv_close((uv_handle_t *)&loop->fanout.clock, NULL);
@@ -137,6 +143,22 @@ int es_loop_timeout(es_loop *loop) {
   if (!loop->turning)
     uv_update_time(&loop->uv);
   return uv_backend_timeout(&loop->uv);
+}
+
+int es_loop_due(es_loop *loop) {
+  if (has_work(loop))
+    return 0;
+  uint64_t due = es_deadlines_next(&loop->deadlines), now = es_loop_now(loop), pass = es_fanout_next(loop);
+  if (due < loop->rest_until && loop->hasty == 0)
+    due = loop->rest_until;
+  if (pass != ES_NEVER) {
+    uint64_t time = uv_hrtime(), at = pass > time ? now + (pass - time + 999999) / 1000000 : now;
+    due = at < due ? at : due;
+  }
+  if (due == ES_NEVER)
+    return -1;
+  due = due > now ? due - now : 0;
+  return due < 86400000 ? (int)due : 86400000;
 }
 
 /* What follows the callbacks of a turn. */
@@ -173,6 +195,7 @@ void es_loop_tick(es_loop *loop) {
     return;
   loop->turning = true;
   loop->turns++;
+  loop->woken = loop->woken && loop->on_wake == NULL; /* the descriptor stays readable until a turn */
   uv_update_time(&loop->uv);
   if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv) &&
       (loop->hasty > 0 || loop->rest_until <= uv_now(&loop->uv)))
@@ -184,7 +207,10 @@ void es_loop_wake(es_loop *loop) {
   if (loop->turning || loop->woken)
     return;
   loop->woken = true;
-  uv_async_send(&loop->async);
+  if (loop->on_wake != NULL)
+    loop->on_wake(loop);
+  else
+    uv_async_send(&loop->async);
 }
 
 uint64_t es_loop_now(es_loop *loop) {

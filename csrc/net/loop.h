@@ -41,9 +41,10 @@ typedef struct es_loop {
   uv_loop_t uv;
   bool turning;
   uint64_t turns;
-  struct es_server *servers; /* kept by server.c */
-  char *read_buffer;         /* ES_READ_BYTES */
-  es_pool pool;              /* for the connections' queues */
+  void (*on_wake)(struct es_loop *loop); /* set by a driver that does not poll the descriptor; else NULL */
+  struct es_server *servers;             /* kept by server.c */
+  char *read_buffer;                     /* ES_READ_BYTES */
+  es_pool pool;                          /* for the connections' queues */
   /* private */
   uv_async_t async;
   uv_timer_t clock; /* the first deadline */
@@ -55,6 +56,9 @@ typedef struct es_loop {
   es_job *first_job, *last_job;
   bool settling, woken;
   struct es_connection *dirty; /* have bytes to flush */
+  struct {
+    struct es_connection *first, *last;
+  } called; /* hosted ones, whose holders are called */
   es_fanout fanout;
   uint64_t random;
   uint64_t date_second;
@@ -77,6 +81,9 @@ void es_loop_turn(es_loop *loop, bool wait);
 
 /* A turn for when the descriptor is not readable, only the time has come: it saves asking the kernel. */
 void es_loop_tick(es_loop *loop);
+
+/* The same for a driver that only ever calls es_loop_tick. */
+int es_loop_due(es_loop *loop);
 
 /* Whether anything is left that may make work: a listener, a connection, a timer. */
 bool es_loop_alive(const es_loop *loop);
@@ -109,6 +116,9 @@ void es_loop_release(es_loop *loop);
 
 /* A random number in [0, 1): for spreading load, not for secrets. */
 double es_loop_random(es_loop *loop);
+
+/* The process was forked: the numbers must not be its siblings'. */
+void es_loop_reseed(es_loop *loop);
 
 /* The time as RFC 9110, 5.6.7 wants it in a Date header: 29 characters. */
 const char *es_loop_date(es_loop *loop);

@@ -207,6 +207,14 @@ void es_subscriptions_drop(es_connection *c) {
     discard(c->subscriptions);
 }
 
+void es_subscriptions_release(es_connection *c) {
+  for (const es_subscription *s = c->subscriptions; s != NULL; s = s->sibling) {
+    const es_log *live = s->channel->live;
+    if (s->channel->server != NULL && (es_log_is_over(&s->channel->log) || (live != NULL && es_log_count(live) > 0)))
+      es_fanout_add(s->channel);
+  }
+}
+
 void es_subscriptions_sweep(es_connection *c) {
   for (es_subscription *s = c->subscriptions, *next; s != NULL; s = next) {
     next = s->sibling;

@@ -66,6 +66,9 @@ bool es_subscriptions_end(struct es_connection *connection, bool deliver);
 /* The connection has no use for them any more. */
 void es_subscriptions_drop(struct es_connection *connection);
 
+/* What could not be evicted for their sake may go now. */
+void es_subscriptions_release(struct es_connection *connection);
+
 /* Lets those go whose channel is closed and that have got all of it. */
 void es_subscriptions_sweep(struct es_connection *connection);
 

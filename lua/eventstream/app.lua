@@ -4,6 +4,7 @@ local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
 local headers = require "eventstream.headers"
+local place = require "eventstream.place"
 local router = require "eventstream.router"
 
 ---@class eventstream.App
@@ -169,7 +170,7 @@ function App.new(options)
   app._hooks = hooks
   app._core = core.app(hooks, settings)
   apps[app] = true
-  driver.attach()
+  driver.join(app)
   return app
 end
 
@@ -307,6 +308,7 @@ end
 
 local function listen(app, options)
   check_self(app, "listen")
+  if place.nginx then error("listen: inside nginx its own `listen` directives do that", 0) end
   if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 0) end
   check.options("listen", options, LISTEN)
   local ways = (options.port and 1 or 0) + (options.path and 1 or 0) + (options.fd and 1 or 0)
@@ -335,10 +337,15 @@ function App:listen(options)
   return listener, message
 end
 
---- Listens, or raises, and runs until the app is closed: the last line of a script.
+--- Listens, or raises, and runs until the app is closed: the last line of a script. Inside nginx it only returns the
+--- app, for eventstream.openresty.
 ---@param options eventstream.ListenOptions
 ---@return eventstream.App self
 function App:serve(options)
+  if place.nginx then
+    check.call(check_self, self, "serve")
+    return self
+  end
   local listener, message = check.call(listen, self, options)
   if not listener then error(message, 2) end
   local where = listener.path or not listener.host and "a Unix socket"
@@ -353,7 +360,7 @@ end
 ---@param callback fun()
 ---@return eventstream.Interval
 function App:every(seconds, callback)
-  local interval = check.call(self._core.every, self._core, seconds, callback)
+  local interval = check.call(self._core.every, self._core, seconds, driver.elected(self, callback))
   driver.attach()
   return interval
 end
@@ -363,7 +370,7 @@ end
 ---@param callback fun()
 ---@return eventstream.Interval
 function App:after(seconds, callback)
-  local interval = check.call(self._core.after, self._core, seconds, callback)
+  local interval = check.call(self._core.after, self._core, seconds, driver.elected(self, callback))
   driver.attach()
   return interval
 end

@@ -3,6 +3,10 @@
 -- luv is required at the file's top and not later: luv 1.44, first required inside a coroutine, calls back on that
 -- coroutine.
 local core = require "eventstream.core"
+local place = require "eventstream.place"
+
+if place.nginx then return require "eventstream.openresty.worker" end
+
 local has_luv, uv = pcall(require, "luv")
 
 if core.driver then return core.driver end -- loaded once more: there is one loop, and so one driver
@@ -45,6 +49,14 @@ function M.attach()
     uv.ref(poll)
   end
 end
+
+--- Takes a new app in.
+function M.join()
+  M.attach()
+end
+
+--- The callback of an app's own interval, which in a process always runs.
+function M.elected(_, callback) return callback end
 
 function M.alive()
   if poll then before_wait() end -- else our own handle would look like something to do

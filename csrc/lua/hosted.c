@@ -1,0 +1,302 @@
+/* What the Lua side of another server needs, which hosts our connections: nginx's, say. It drives the loop by ticks, passes
+ * requests in, and gets for each a handle; whatever is to be done for one, it is called for (net/hosted.h), and does it
+ * in threads of its own, where scripts may wait as that server lets them. */
+#include "lua/binding.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CLASS "eventstream.hosted"
+#define TAKE_MAX 65536 /* bytes at a time: what a reader that stops keeps from the log's count */
+
+typedef struct handle {
+  es_connection *connection;
+  es_stream *stream; /* counted; NULL where the request was refused */
+} handle;
+
+static handle *check_handle(lua_State *L) {
+  handle *h = luaL_checkudata(L, 1, CLASS);
+  if (h->connection == NULL)
+    luaL_error(L, "the handle is gone");
+  return h;
+}
+
+void es_hosted_begins(es_stream *s) {
+  handle *h = s->exchange->connection->hosted.holder;
+  h->stream = s;
+  s->refs++;
+  s->hosted = h->connection;
+}
+
+/* host(request, address, port): takes a request, as bytes; a handle, and the function to call with two arguments; or the
+ * handle alone, where the answer is there already. */
+int l_host(lua_State *L) {
+  es_app *app = es_check_app(L, 1);
+  es_slice bytes;
+  bytes.ptr = luaL_checklstring(L, 2, &bytes.len);
+  const char *address = lua_tostring(L, 3);
+  es_peer peer = {.port = (uint16_t)lua_tonumber(L, 4)};
+  if (app->server == NULL)
+    return es_fail(L, "the app is closed");
+  if (address != NULL && uv_inet_pton(AF_INET, address, peer.address) == 0)
+    peer.family = AF_INET;
+  else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)
+    peer.family = AF_INET6;
+  handle *h = es_new_userdata(L, sizeof *h);
+  *h = (handle){NULL, NULL};
+  luaL_getmetatable(L, CLASS);
+  lua_setmetatable(L, -2);
+  h->connection = es_hosted_new(app->server, &peer, h);
+  if (h->connection == NULL)
+    return luaL_error(L, "out of memory");
+  es_app_anchor(L, app);
+  es_connection *c = h->connection;
+  es_intake_take(c, bytes.ptr, bytes.len);
+  if (c->state == ES_READING && c->parser != NULL)
+    es_intake_refuse(c, 400, "the request is not complete");
+  lua_State *from = app->state->L;
+  if (h->stream == NULL || !es_app_route(h->stream))
+    return 1;
+  h->stream->running = true;
+  lua_xmove(from, L, 3);
+  return 4;
+}
+
+/* bind(owner): what is called for this one; borrowed. */
+static int l_bind(lua_State *L) {
+  handle *h = check_handle(L);
+  luaL_checkany(L, 2);
+  es_push_objects(L);
+  lua_pushvalue(L, 2);
+  lua_rawsetp(L, -2, h->connection);
+  return 0;
+}
+
+/* Pushes up to TAKE_MAX of what is due. */
+static size_t push_due(lua_State *L, const es_due *due) {
+  size_t size = due->bytes < TAKE_MAX ? due->bytes : TAKE_MAX, at = 0;
+  if (due->count == 1) {
+    lua_pushlstring(L, due->slices[0].iov_base, size);
+    return size;
+  }
+  char *copy = lua_newuserdata(L, size);
+  for (size_t i = 0; i < due->count && at < size; i++) {
+    size_t part = due->slices[i].iov_len < size - at ? due->slices[i].iov_len : size - at;
+    memcpy(copy + at, due->slices[i].iov_base, part);
+    at += part;
+  }
+  lua_pushlstring(L, copy, size);
+  lua_remove(L, -2);
+  return size;
+}
+
+/* take(): bytes to bring to the client; or a function to call with the stream, whose time has come; or false where
+ * there is neither; or nil when that was all. */
+static int l_take(lua_State *L) {
+  handle *h = check_handle(L);
+  es_stream *s = h->stream;
+  if (s != NULL && s->rung && es_interval_push_rung(L, s))
+    return 1;
+  es_due due;
+  es_hosted_take(h->connection, &due);
+  if (h->connection->state == ES_CLOSED) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (due.bytes == 0) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  size_t size = push_due(L, &due); /* which may raise: nothing is taken then */
+  es_hosted_took(h->connection, &due, size);
+  return 1;
+}
+
+/* gone(reason): the client has left, or ("slow") takes nothing. */
+static int l_gone(lua_State *L) {
+  handle *h = check_handle(L);
+  const char *reason = luaL_checkstring(L, 2);
+  es_connection_close(h->connection, strcmp(reason, "slow") == 0 ? ES_END_SLOW : ES_END_CLIENT);
+  return 0;
+}
+
+/* closed(): whether nothing more can be taken; and whether its end was in order. */
+static int l_closed(lua_State *L) {
+  const handle *h = check_handle(L);
+  lua_pushboolean(L, h->connection->state == ES_CLOSED);
+  lua_pushboolean(L, h->connection->hosted.ended);
+  return 2;
+}
+
+/* reason(): why the exchange is over; nil while it is not. */
+static int l_reason(lua_State *L) {
+  const handle *h = check_handle(L);
+  es_reason reason = h->stream != NULL ? h->stream->exchange->reason : ES_END_DONE;
+  if (reason == ES_OPEN)
+    return 0;
+  lua_pushstring(
+      L, es_reason_name(reason == ES_END_DONE && h->stream != NULL && h->stream->is_stream ? ES_END_SERVER : reason));
+  return 1;
+}
+
+/* stream(): the stream, or nil for an ordinary request; request() */
+static int l_stream(lua_State *L) {
+  const handle *h = check_handle(L);
+  if (h->stream == NULL || !h->stream->is_stream)
+    return 0;
+  es_push_stream(L, h->stream);
+  return 1;
+}
+
+/* done([status, lines, body]): the handler returned, an ordinary one with its answer. */
+static int l_done(lua_State *L) {
+  handle *h = check_handle(L);
+  es_stream *s = h->stream;
+  s->running = false;
+  if (s->is_stream) {
+    es_stream_handler_done(s);
+  } else {
+    es_slice lines, body;
+    int status = (int)luaL_checkinteger(L, 2);
+    lines.ptr = luaL_checklstring(L, 3, &lines.len);
+    body.ptr = luaL_checklstring(L, 4, &body.len);
+    es_exchange_answer(s->exchange, status, lines, body);
+  }
+  return 0;
+}
+
+/* failed(): the handler's or an interval's error, already reported, costs this stream. */
+static int l_failed(lua_State *L) {
+  handle *h = check_handle(L);
+  h->stream->running = false;
+  es_stream_failed(h->stream);
+  return 0;
+}
+
+/* closers(): a list of on_close functions that have not been called, or nil. */
+static int l_closers(lua_State *L) {
+  handle *h = check_handle(L);
+  es_stream *s = h->stream;
+  if (s == NULL || s->on_close_ref == LUA_NOREF)
+    return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
+  es_unref(L, &s->on_close_ref);
+  return 1;
+}
+
+/* left(): a channel of whose subscription the end has not been told, or nil. */
+static int l_left(lua_State *L) {
+  handle *h = check_handle(L);
+  es_channel *ch = h->stream != NULL ? es_exchange_gone(h->stream->exchange) : NULL;
+  if (ch == NULL)
+    return 0;
+  es_push_channel(L, ch); /* should it raise, the channel stays */
+  es_channel_unref(ch);
+  return 1;
+}
+
+/* fed(): asks whether anything still feeds the stream. */
+static int l_fed(lua_State *L) {
+  handle *h = check_handle(L);
+  if (h->stream != NULL)
+    es_stream_check_fed(h->stream);
+  return 0;
+}
+
+static void let_go(handle *h) {
+  es_connection *c = h->connection;
+  es_stream *s = h->stream;
+  *h = (handle){NULL, NULL};
+  if (c == NULL)
+    return;
+  c->hosted.holder = NULL;
+  es_hosted_free(c);
+  if (s == NULL)
+    return;
+  s->hosted = NULL;
+  s->running = false;
+  if (s->ended)
+    es_stream_over(s);
+  es_stream_unref(s);
+}
+
+/* over(): all that it was called for is done. */
+static int l_over(lua_State *L) {
+  let_go(luaL_checkudata(L, 1, CLASS));
+  return 0;
+}
+
+/* called(owners, what): fills the lists with those that are called, and what for (ES_CALL_...); how many. */
+static int l_called(lua_State *L) {
+  es_state *state = es_state_of(L);
+  es_connection *c;
+  unsigned what;
+  int count = 0;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  es_push_objects(L);
+  while ((c = es_hosted_next(&state->loop, &what)) != NULL) {
+    lua_rawgetp(L, -1, c);
+    if (lua_isnil(L, -1)) { /* not bound yet, or its threads were ended by others */
+      lua_pop(L, 1);
+      continue;
+    }
+    lua_rawseti(L, 1, ++count);
+    lua_pushinteger(L, (lua_Integer)what);
+    lua_rawseti(L, 2, count);
+  }
+  lua_pushinteger(L, count);
+  return 1;
+}
+
+static void on_wake(es_loop *loop) {
+  es_state *state = (es_state *)((char *)loop - offsetof(es_state, loop));
+  lua_State *L = state->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, state->on_wake_ref);
+  if (lua_pcall(L, 0, 0, 0) != 0)
+    lua_pop(L, 1); /* the function is our own: memory is out, and the next one wakes */
+}
+
+/* drive(wake): from now on the loop is driven by ticks alone, and calls the function when there is something to do
+ * before due() has passed. */
+static int l_drive(lua_State *L) {
+  es_state *state = es_state_of(L);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  es_unref(L, &state->on_wake_ref);
+  lua_pushvalue(L, 1);
+  state->on_wake_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  state->loop.on_wake = on_wake;
+  state->loop.woken = false;
+  return 0;
+}
+
+/* due(): milliseconds until the next tick; -1: none is due. */
+static int l_due(lua_State *L) {
+  lua_pushinteger(L, es_loop_due(&es_state_of(L)->loop));
+  return 1;
+}
+
+/* reseed(): the process was forked, and must not jitter as its siblings do. */
+static int l_reseed(lua_State *L) {
+  es_loop_reseed(&es_state_of(L)->loop);
+  return 0;
+}
+
+void es_open_hosted_class(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"bind", l_bind},     {"take", l_take}, {"gone", l_gone},     {"closed", l_closed},   {"reason", l_reason},
+      {"stream", l_stream}, {"done", l_done}, {"failed", l_failed}, {"closers", l_closers}, {"left", l_left},
+      {"fed", l_fed},       {"over", l_over}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"called", l_called}, {"drive", l_drive}, {"due", l_due}, {"reseed", l_reseed}, {NULL, NULL}};
+  lua_newtable(L);
+  luaL_setfuncs(L, functions, 0);
+  lua_setfield(L, -2, "hosted");
+  luaL_newmetatable(L, CLASS);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_over);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}

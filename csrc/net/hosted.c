@@ -1,0 +1,122 @@
+#include "net/hosted.h"
+
+#include "net/server.h"
+
+#include <stdlib.h>
+
+es_connection *es_hosted_new(es_server *server, const es_peer *peer, void *holder) {
+  bool shed = server->stats.connections >= server->limits.connections;
+  es_connection *c = es_connection_new_hosted(server, peer, shed);
+  if (c != NULL)
+    c->hosted = (es_hosted){.holder = holder, .loop = server->loop};
+  return c;
+}
+
+/* --- The list of those whose holders are called --- */
+
+static void unlist(es_connection *c) {
+  es_loop *loop = c->hosted.loop;
+  es_connection *before = NULL;
+  for (es_connection *at = loop->called.first; at != c; at = at->hosted.next)
+    before = at;
+  if (before == NULL)
+    loop->called.first = c->hosted.next;
+  else
+    before->hosted.next = c->hosted.next;
+  if (loop->called.last == c)
+    loop->called.last = before;
+  c->hosted.calls = 0;
+}
+
+void es_hosted_call(es_connection *c, unsigned what) {
+  es_loop *loop = c->hosted.loop;
+  bool listed = c->hosted.calls != 0;
+  c->hosted.calls |= (uint8_t)what;
+  if (listed)
+    return;
+  c->hosted.next = NULL;
+  if (loop->called.last != NULL)
+    loop->called.last->hosted.next = c;
+  else
+    loop->called.first = c;
+  loop->called.last = c;
+  es_loop_wake(loop);
+}
+
+es_connection *es_hosted_next(es_loop *loop, unsigned *what) {
+  es_connection *c = loop->called.first;
+  if (c == NULL)
+    return NULL;
+  loop->called.first = c->hosted.next;
+  if (loop->called.first == NULL)
+    loop->called.last = NULL;
+  *what = c->hosted.calls;
+  c->hosted.calls = 0;
+  return c;
+}
+
+void es_hosted_forget(es_loop *loop) {
+  unsigned what;
+  while (es_hosted_next(loop, &what) != NULL)
+    ;
+}
+
+/* --- Offering and taking --- */
+
+/* The holder is awaited, from the offer until it comes: the fan-out rests meanwhile. */
+static void await(es_connection *c) {
+  if (c->hosted.awaited)
+    return;
+  c->hosted.awaited = true;
+  es_fanout_await(c->hosted.loop);
+}
+
+static void await_no_more(es_connection *c) {
+  if (!c->hosted.awaited)
+    return;
+  c->hosted.awaited = false;
+  es_fanout_came(c->hosted.loop);
+}
+
+void es_hosted_offer(es_connection *c) {
+  if (!es_due_any(c)) {
+    es_connection_wrote(c, 0, false);
+    return;
+  }
+  c->writing = true;
+  await(c);
+  es_hosted_call(c, ES_CALL_BYTES);
+}
+
+void es_hosted_take(es_connection *c, es_due *due) {
+  await_no_more(c);
+  due->bytes = 0;
+  if (c->state == ES_CLOSED)
+    return;
+  c->full = false;
+  es_due_gather(c, due);
+  if (due->bytes > 0 || c->state == ES_CLOSED)
+    return;
+  es_subscriptions_release(c);
+  es_connection_wrote(c, 0, false);
+}
+
+void es_hosted_took(es_connection *c, const es_due *due, size_t bytes) {
+  es_due_sent(c, due, bytes);
+  c->full = true; /* until the holder comes again */
+  es_loop_now(c->hosted.loop);
+  es_connection_wrote(c, bytes, true);
+}
+
+void es_hosted_closed(es_connection *c) {
+  await_no_more(c);
+  es_hosted_call(c, ES_CALL_NEWS | ES_CALL_BYTES);
+}
+
+void es_hosted_free(es_connection *c) {
+  if (c->state != ES_CLOSED)
+    es_connection_close(c, ES_END_CLIENT);
+  if (c->hosted.calls != 0)
+    unlist(c);
+  free(c);
+}

@@ -1,0 +1,97 @@
+--- eventstream inside nginx's Lua module (OpenResty): the same apps, on nginx's sockets.
+---
+--- An app is loaded once, in init_by_lua_block or init_worker_by_lua_block; `app:serve` only returns it there. Then
+--- init_worker() in init_worker_by_lua_block, and serve(app) in a content_by_lua_block.
+local place = require "eventstream.place"
+local ngx = place.nginx
+
+if not ngx then error("eventstream.openresty: this is not nginx: run the script by itself (app:serve)", 0) end
+
+local App = require "eventstream.app"
+require "eventstream"
+local check = require "eventstream.check"
+local client = require "eventstream.openresty.client"
+local worker = require "eventstream.openresty.worker"
+
+local M = {}
+
+local WORKER = { grace = check.duration, spread = check.duration }
+
+--- Begins in a worker: to be called in init_worker_by_lua_block. The options are those of app:close, for the end of the
+--- worker at a reload or quit.
+---@param options { grace: number?, spread: number? }?
+function M.init_worker(options)
+  options = check.call(check.options, "init_worker", options, WORKER)
+  if ngx.get_phase() ~= "init_worker" then error("init_worker: call it in init_worker_by_lua_block", 2) end
+  worker.start(options)
+end
+
+-- --- The request as the core's parser wants it ---
+
+local SKIPPED = { connection = true, expect = true, ["transfer-encoding"] = true, ["content-length"] = true,
+  ["keep-alive"] = true, upgrade = true, te = true }
+
+-- The path as the client sent it; or, where nginx made another one of it, that one.
+local function target()
+  local var = ngx.var
+  local uri, args = var.uri, var.args
+  local path = (var.request_uri or ""):match "^[^?]*"
+  if ngx.unescape_uri(path) ~= uri then
+    path = uri:gsub("[^%w%-%._~!$&'()*+,;=:@/]", function(c) return ("%%%02X"):format(c:byte()) end)
+  end
+  return args and path .. "?" .. args or path
+end
+
+local function read_file(name, limit)
+  local file = io.open(name, "rb")
+  if not file then return nil, 0 end
+  local size = file:seek "end"
+  file:seek "set"
+  local body = size <= limit and file:read "*a" or ""
+  file:close()
+  return body, size
+end
+
+local function body_of(limit)
+  ngx.req.read_body()
+  local body = ngx.req.get_body_data()
+  if body then return body, #body end
+  local name = ngx.req.get_body_file()
+  if name then return read_file(name, limit) end
+  return "", 0
+end
+
+local function request(app)
+  local fields, n = ngx.req.get_headers(0, true), 1
+  local body, size = body_of(app._limits.body_bytes)
+  local lines = { ("%s %s HTTP/1.%d\r\n"):format(ngx.req.get_method(), target(),
+    ngx.req.http_version() == 1 and 0 or 1) }
+  for name, value in pairs(fields) do
+    if not SKIPPED[name:lower()] then
+      for _, each in ipairs(type(value) == "table" and value or { value }) do
+        n = n + 1
+        lines[n] = name .. ": " .. (each == true and "" or each) .. "\r\n"
+      end
+    end
+  end
+  if size > 0 then
+    n = n + 1
+    lines[n] = ("Content-Length: %d\r\n"):format(size)
+  end
+  lines[n + 1] = "\r\n"
+  lines[n + 2] = body
+  return table.concat(lines)
+end
+
+--- Answers nginx's running request by the app: the last statement of a content_by_lua_block.
+---@param app eventstream.App
+function M.serve(app)
+  if getmetatable(app) ~= App then error("serve: app must be an app, not " .. check.show(app), 2) end
+  if not worker.running() then
+    error("serve: call require('eventstream.openresty').init_worker() in init_worker_by_lua_block, and leave "
+      .. "lua_code_cache on", 2)
+  end
+  return client.serve(app, request(app))
+end
+
+return M

@@ -1,0 +1,318 @@
+-- One client of an app inside nginx: the threads that serve its request, and what its handler may wait for.
+--
+-- The thread that nginx runs sees to the end: it waits for news, and when the exchange is over it calls what is to be
+-- told. The handler has a thread, which a client that leaves can end; and a stream has one that takes what is due from
+-- the core and brings it to nginx, and in which its intervals are called. An owner is reachable from these threads
+-- alone: where nginx ends them without a word, it is collected, and the core told by that.
+local core = require "eventstream.core"
+local ngx = require("eventstream.place").nginx
+local semaphore = require "ngx.semaphore"
+
+local M = {}
+
+local DAY = 86400         -- waits are renewed
+local HANDLER_SECONDS = 5 -- a handler that waits for something else than its stream has so long after its end
+
+local weak = { __mode = "kv" }
+local by_stream = setmetatable({}, weak)
+local by_thread = setmetatable({}, weak) -- of handlers
+
+local Owner = {}
+Owner.__index = Owner
+
+-- --- Waiting ---
+
+-- The handler waits until something wakes it, or for so long; false at the time's end.
+local function wait(owner, what, seconds)
+  owner.waits = what
+  local woken = owner.turn:wait(seconds)
+  owner.waits = nil
+  return woken
+end
+
+local function wake(owner)
+  if not owner.waits then return end
+  owner.waits = nil
+  owner.turn:post(1)
+end
+
+-- The stream is over: the handler is told so once; at its next wait it stays, until its thread is ended.
+local function dead(owner)
+  if owner.told then
+    owner.parked = true
+    owner.news:post(1)
+    while true do owner.turn:wait(DAY) end
+  end
+  owner.told = true
+  return nil, "closed"
+end
+
+--- The backlog has room again.
+function Owner:roomy()
+  if self.waits == "room" then wake(self) end
+end
+
+local function own(stream)
+  local owner = by_stream[stream]
+  return owner and owner.handler == coroutine.running() and owner or nil
+end
+
+local Stream = core.stream
+local check_sleep = Stream._check_sleep
+
+-- Where send says no. A thread that brings bytes to nginx makes room itself; the handler waits for it.
+local function refused(stream, send, event, why)
+  local owner = by_stream[stream]
+  local thread = coroutine.running()
+  if not owner or (thread ~= owner.handler and thread ~= owner.pump) then return nil, why end
+  local ok = nil
+  while not ok and why == "backlog" do
+    if thread == owner.pump then
+      owner:bring()
+    elseif not stream.closed then
+      wait(owner, "room", DAY)
+    end
+    ok, why = send(stream, event)
+    if thread == owner.pump and why == "backlog" then return nil, why end
+  end
+  if ok then return ok end
+  if why == "closed" and thread == owner.handler then return dead(owner) end
+  return nil, why
+end
+
+local function sender(who, send)
+  return function(stream, event)
+    local fine, ok, why = pcall(send, stream, event)
+    if not fine then
+      if not core.is_stream(stream) then ok = ("%s: call it with a colon: stream:%s(...)"):format(who, who) end
+      error(ok, 2)
+    end
+    if ok then return ok end
+    return refused(stream, send, event, why)
+  end
+end
+
+Stream.send = sender("send", Stream.send)
+Stream.comment = sender("comment", Stream.comment)
+
+function Stream:sleep(seconds)
+  local fine, message = pcall(check_sleep, self, seconds)
+  if not fine then error(message, 2) end
+  local owner = own(self)
+  if not owner then
+    error("sleep: only the stream's own handler can wait; in a callback use stream:after or stream:every", 2)
+  end
+  if self.closed or not self:flush() then return dead(owner) end -- which sends the head
+  wait(owner, "sleep", seconds > 0.001 and seconds or 0.001) -- a wait of 0 would let nobody else run
+  if self.closed then return dead(owner) end
+  return true
+end
+
+--- eventstream.await.
+function M.await(start)
+  if type(start) ~= "function" then error("await: function expected, got " .. type(start), 2) end
+  local owner = by_thread[coroutine.running()]
+  if not owner then error("await: only a handler can wait (this is no handler's own coroutine)", 2) end
+  if owner.over or owner.handle:reason() then return dead(owner) end
+  local values, count
+  local live = true
+  start(function(...)
+    if not live or values then return end
+    values, count = { ... }, select("#", ...)
+    if owner.waits == "await" then wake(owner) end
+  end)
+  while not values and not owner.over do wait(owner, "await", DAY) end
+  live = false
+  if values then return unpack(values, 1, count) end
+  return dead(owner)
+end
+
+-- --- What scripts are called for ---
+
+local function trace(message)
+  return { tostring(message), debug.traceback("", 2) }
+end
+
+-- Calls a function of the script's; its error is reported, and false returned.
+local function call(owner, fn, ...)
+  local ok, failure, second, third = xpcall(fn, trace, ...)
+  if ok then return true, failure, second, third end
+  if type(failure) ~= "table" then failure = { tostring(failure), "" } end
+  owner.app._hooks.report(failure[1], failure[2], owner.stream)
+  return false
+end
+
+local function run_handler(owner, fn, first, second)
+  local thread = coroutine.running()
+  owner.handler = thread
+  by_thread[thread] = owner
+  local ok, status, lines, body = call(owner, fn, first, second)
+  owner.handler = nil
+  if not ok then
+    owner.handle:failed()
+  elseif owner.stream then
+    owner.handle:done()
+  else
+    owner.handle:done(status, lines, body)
+  end
+  owner.news:post(1)
+  owner.bytes:post(1)
+end
+
+-- --- Bytes ---
+
+-- The first bytes are the core's head: nginx writes its own, with these fields.
+local OWN = { connection = true, date = true, ["transfer-encoding"] = true }
+
+local function send_head(owner, bytes)
+  bytes = owner.begun and owner.begun .. bytes or bytes
+  local from, to = bytes:find("\r\n\r\n", 1, true)
+  if not from then
+    owner.begun = bytes
+    return ""
+  end
+  local head = bytes:sub(1, from + 1)
+  ngx.status = tonumber(head:match "^HTTP/1%.1 (%d+)")
+  local fields = {}
+  for name, value in head:gmatch "\n([^:\r\n]+): ([^\r\n]*)" do
+    local key = name:lower()
+    if not OWN[key] then
+      local before = fields[key]
+      if before == nil then
+        fields[key] = { name, value }
+      else
+        before[#before + 1] = value
+      end
+    end
+  end
+  for _, field in pairs(fields) do
+    ngx.header[field[1]] = #field == 2 and field[2] or { unpack(field, 2) }
+  end
+  owner.begun = nil
+  owner.headed = true
+  ngx.send_headers()
+  return bytes:sub(to + 1)
+end
+
+--- Brings to nginx what is due. Returns a function of an interval instead, or whether that was all there will be.
+function Owner:bring()
+  local handle = self.handle
+  while true do
+    local due = handle:take()
+    if type(due) ~= "string" then return due end
+    if not self.headed then due = send_head(self, due) end
+    local ok, why = true, nil
+    if due ~= "" then ok, why = ngx.print(due) end
+    if ok then ok, why = ngx.flush(true) end
+    if not ok then handle:gone(why == "timeout" and "slow" or "client") end
+  end
+end
+
+local function pump(owner)
+  local bytes, stream = owner.bytes, owner.stream
+  while true do
+    local due = owner:bring()
+    if due then
+      if not call(owner, due, stream) then owner.handle:failed() end
+    elseif due == nil then
+      break
+    else
+      bytes:wait(DAY)
+    end
+  end
+  owner.drained = true
+  owner.news:post(1)
+end
+
+local function run_pump(owner)
+  owner.pump = coroutine.running()
+  pump(owner)
+end
+
+-- --- The end ---
+
+local function tell_left(owner)
+  local unsubscribed = owner.app._hooks.unsubscribed
+  local channel = owner.handle:left()
+  if not channel then return end
+  while channel do
+    if unsubscribed then unsubscribed(channel, owner.stream) end
+    channel = owner.handle:left()
+  end
+  owner.handle:fed()
+end
+
+local function tell_closers(owner, reason)
+  local list = owner.handle:closers()
+  while list do
+    local i = 1
+    while list[i] do
+      call(owner, list[i], reason)
+      i = i + 1
+    end
+    list = owner.handle:closers()
+  end
+end
+
+local function finish(owner, thread, pumping)
+  local handle, reason = owner.handle, owner.handle:reason()
+  owner.over = true
+  if owner.handler and owner.waits then
+    wake(owner)
+    ngx.sleep(0.001) -- it comes first
+  end
+  tell_closers(owner, reason)
+  tell_left(owner)
+  if pumping then
+    while not owner.drained and not handle:closed() do owner.news:wait(DAY) end
+    if not owner.drained then ngx.thread.kill(pumping) end
+  else
+    pump(owner)
+  end
+  local _, orderly = handle:closed()
+  if orderly then ngx.eof() end
+  -- a handler that waits for something of its own, a database's answer, may have it
+  while owner.handler and not owner.parked and owner.news:wait(HANDLER_SECONDS) do end
+  if owner.handler then ngx.thread.kill(thread) end
+  handle:over()
+  if orderly then return end
+  return ngx.exit(reason == "client" and 499 or 444)
+end
+
+local told_abort = false
+
+local function watch_client(owner)
+  local ok, why = ngx.on_abort(function() owner.handle:gone "client" end)
+  if ok or told_abort then return end
+  told_abort = true
+  ngx.log(ngx.ERR, "eventstream: a client that leaves is only seen at the next write: ", why)
+end
+
+--- Serves the request of the running thread.
+---@param app eventstream.App
+---@param bytes string the request
+function M.serve(app, bytes)
+  local handle, fn, first, second = app._core:host(bytes, ngx.var.remote_addr, ngx.var.remote_port)
+  local owner = setmetatable({
+    app = app, handle = handle, stream = handle:stream(), bytes = semaphore.new(0), news = semaphore.new(0),
+  }, Owner)
+  handle:bind(owner)
+  if not fn then
+    pump(owner)
+    local _, orderly = handle:closed()
+    handle:over()
+    return not orderly and ngx.exit(444) or nil
+  end
+  owner.turn = semaphore.new(0)
+  watch_client(owner)
+  if owner.stream then by_stream[owner.stream] = owner end
+  local thread = ngx.thread.spawn(run_handler, owner, fn, first, second)
+  local pumping = owner.stream and ngx.thread.spawn(run_pump, owner)
+  while not handle:reason() do
+    owner.news:wait(DAY)
+    tell_left(owner)
+  end
+  return finish(owner, thread, pumping)
+end
+
+return M

@@ -1,0 +1,175 @@
+-- What drives the core's loop in a worker of nginx's: one light thread, which ticks when something is due, and wakes
+-- the threads of the clients that the core calls. It stands in for the driver of a process of its own.
+local core = require "eventstream.core"
+local ngx = require("eventstream.place").nginx
+local ffi = require "ffi"
+local semaphore = require "ngx.semaphore"
+
+local M = {}
+
+local BYTES, NEWS, ROOM = 1, 2, 4 -- what a client is called for (csrc/net/hosted.h)
+local RENEW_SECONDS = 60          -- a timer's memory grows with what its thread does: the next one begins anew
+local LEASE_SECONDS = 86400
+
+pcall(ffi.cdef, "extern volatile intptr_t ngx_terminate;") -- a sig_atomic_t: set when the worker ends without a word
+
+local loop, hosted = core.loop, core.hosted
+local owners, calls = {}, {}
+local wakeful          -- the semaphore that the driving thread waits on
+local apps = setmetatable({}, { __mode = "k" })
+local ticks = {}       -- functions of intervals whose time has come
+local running, ended = false, false
+local closing          -- options of app:close
+
+local function on_wake()
+  -- while nginx frees this Lua state, its semaphores are gone before our connections are
+  if wakeful and not ended and ffi.C.ngx_terminate == 0 then wakeful:post(1) end
+end
+
+--- Wakes the driving thread.
+M.wake = on_wake
+
+local function wake_called()
+  local count = hosted.called(owners, calls)
+  for i = 1, count do
+    local owner, what = owners[i], calls[i]
+    owners[i] = false
+    if what == BYTES then
+      owner.bytes:post(1)
+    else
+      if what % 2 >= BYTES then owner.bytes:post(1) end
+      if what % 4 >= NEWS then owner.news:post(1) end
+      if what >= ROOM then owner:roomy() end
+    end
+  end
+end
+
+-- --- The apps' own intervals ---
+
+local ticking = {}
+
+local function tick(app, callback)
+  local ok, failure = xpcall(callback, function(message) return { tostring(message), debug.traceback("", 2) } end)
+  ticking[callback] = nil
+  if not ok then app._hooks.report(failure[1], failure[2], nil) end
+end
+
+-- Called by the core, in a tick: the function runs in a thread of its own, where it may wait. While it does, its
+-- interval skips.
+local function on_tick(app, callback)
+  if ticking[callback] then return end
+  ticking[callback] = app
+  ticks[#ticks + 1] = callback
+end
+
+local function run_ticks()
+  for i = 1, #ticks do
+    local callback = ticks[i]
+    ticks[i] = nil
+    ngx.thread.spawn(tick, ticking[callback], callback)
+  end
+end
+
+--- Whether this worker is the one that runs the app's own intervals.
+function M.leads(app)
+  if app._place then return app._place:leads() end
+  return not ngx.worker.exiting()
+end
+
+-- --- Rounds ---
+
+local function anything_left()
+  for app in pairs(apps) do
+    if app._core:busy() then return true end
+  end
+  return false
+end
+
+-- One round of the loop; returns the seconds until the next one is due.
+local function round()
+  loop.tick()
+  run_ticks()
+  wake_called()
+  local wait = hosted.due()
+  wait = wait < 0 and LEASE_SECONDS or wait / 1000
+  for app in pairs(apps) do
+    local seconds = app._place and app._place:round(app) or LEASE_SECONDS
+    if seconds < wait then wait = seconds end
+  end
+  return wait
+end
+
+local function drive(premature)
+  if premature then return end
+  ngx.update_time()
+  local renew = ngx.now() + RENEW_SECONDS
+  while true do
+    local ok, wait = pcall(round)
+    if not ok then
+      ngx.log(ngx.CRIT, "eventstream: ", wait)
+      wait = 0.1
+    end
+    if ngx.worker.exiting() and not anything_left() then
+      ended = true
+      return
+    end
+    if wait > 0 then wakeful:wait(wait) else ngx.sleep(0.001) end
+    if ngx.now() > renew and ngx.timer.at(0, drive) then return end
+  end
+end
+
+-- A timer that rings early tells that the worker is to end.
+local function await_end(premature)
+  if not premature then
+    ngx.timer.at(LEASE_SECONDS, await_end)
+    return
+  end
+  for app in pairs(apps) do
+    if app._place then app._place:leave(app) end
+    app:close(closing)
+  end
+  on_wake()
+end
+
+--- Begins in this worker.
+---@param options { grace: number?, spread: number? } of app:close, when the worker ends
+function M.start(options)
+  closing = options
+  if running then return end
+  running = true
+  wakeful = semaphore.new(0)
+  hosted.reseed()
+  hosted.drive(on_wake)
+  assert(ngx.timer.at(0, drive))
+  assert(ngx.timer.at(LEASE_SECONDS, await_end))
+end
+
+--- Whether start was called in this worker.
+function M.running() return running end
+
+--- Has a new app driven.
+function M.join(app)
+  apps[app] = true
+  app._hooks.tick = function(callback) on_tick(app, callback) end
+  on_wake()
+end
+
+-- --- What a process's driver has, too ---
+
+function M.attach() end
+
+--- The callback of an app's own interval: one that is made while the app is loaded runs in the elected worker only.
+function M.elected(app, callback)
+  if running or type(callback) ~= "function" then return callback end
+  return function()
+    if M.leads(app) then callback() end
+  end
+end
+
+function M.stop() end
+
+local function no_loop() error("loop: inside nginx its own loop drives the streams", 2) end
+
+M.loop = { fd = no_loop, timeout = no_loop, turn = no_loop }
+
+return M
