@@ -8,7 +8,7 @@
 #define EXACT_MAX 9007199254740992.0 /* 2^53: every integral number up to it is exact */
 
 /* Ids are most often integers, and printf is slow for what they need. Written from the end of the text. */
-static es_slice integer_text(lua_Integer number, char *text, size_t size) {
+static es_slice integer_text(int64_t number, char *text, size_t size) {
   char *end = text + size, *at = end;
   uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
   do
@@ -29,7 +29,7 @@ static es_slice number_text(lua_State *L, int index, const char *who, const char
     luaL_error(L, "%s: %s must be a finite number", who, field);
     len = 0;
   } else if (number == floor(number) && fabs(number) <= EXACT_MAX) {
-    len = snprintf(text, size, "%.0f", number == 0 ? 0.0 : number);
+    return integer_text((int64_t)number, text, size);
   } else {
     for (int digits = 15;; digits++) {
       len = snprintf(text, size, "%.*g", digits, number);

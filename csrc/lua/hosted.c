@@ -12,12 +12,16 @@
 typedef struct handle {
   es_connection *connection;
   es_stream *stream; /* counted; NULL where the request was refused */
+  void *waiter;      /* what its thread waits on for bytes; borrowed from its owner */
 } handle;
 
+/* The class is the methods' upvalue: looking it up by name costs more than all else that most of them do. */
 static handle *check_handle(lua_State *L) {
-  handle *h = luaL_checkudata(L, 1, CLASS);
-  if (h->connection == NULL)
-    luaL_error(L, "the handle is gone");
+  handle *h = lua_touserdata(L, 1);
+  bool is_one = h != NULL && lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(1));
+  if (!is_one || h->connection == NULL)
+    luaL_error(L, "no handle, or it is gone");
+  lua_pop(L, 1);
   return h;
 }
 
@@ -43,7 +47,7 @@ int l_host(lua_State *L) {
   else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)
     peer.family = AF_INET6;
   handle *h = es_new_userdata(L, sizeof *h);
-  *h = (handle){NULL, NULL};
+  *h = (handle){NULL, NULL, NULL};
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
   h->connection = es_hosted_new(app->server, &peer, h);
@@ -62,14 +66,17 @@ int l_host(lua_State *L) {
   return 4;
 }
 
-/* bind(owner): what is called for this one; borrowed. */
+/* bind(owner, waiter): what is called for this one, and the address of what it waits on for bytes; both borrowed. The
+ * address of a bool that is to be cleared when bytes were brought after which it need not come again. */
 static int l_bind(lua_State *L) {
   handle *h = check_handle(L);
   luaL_checkany(L, 2);
+  h->waiter = (void *)(uintptr_t)luaL_checknumber(L, 3);
   es_push_objects(L);
   lua_pushvalue(L, 2);
   lua_rawsetp(L, -2, h->connection);
-  return 0;
+  lua_pushnumber(L, (lua_Number)(uintptr_t)&h->connection->full);
+  return 1;
 }
 
 /* Pushes up to TAKE_MAX of what is due. */
@@ -90,7 +97,7 @@ static size_t push_due(lua_State *L, const es_due *due) {
   return size;
 }
 
-/* take(): bytes to bring to the client; or a function to call with the stream, whose time has come; or false where
+/* take(): bytes to bring to the client, and whether to come again at once; or a function to call with the stream, whose time has come; or false where
  * there is neither; or nil when that was all. */
 static int l_take(lua_State *L) {
   handle *h = check_handle(L);
@@ -108,8 +115,8 @@ static int l_take(lua_State *L) {
     return 1;
   }
   size_t size = push_due(L, &due); /* which may raise: nothing is taken then */
-  es_hosted_took(h->connection, &due, size);
-  return 1;
+  lua_pushboolean(L, es_hosted_took(h->connection, &due, size));
+  return 2;
 }
 
 /* gone(reason): the client has left, or ("slow") takes nothing. */
@@ -206,7 +213,7 @@ static int l_fed(lua_State *L) {
 static void let_go(handle *h) {
   es_connection *c = h->connection;
   es_stream *s = h->stream;
-  *h = (handle){NULL, NULL};
+  *h = (handle){NULL, NULL, NULL};
   if (c == NULL)
     return;
   c->hosted.holder = NULL;
@@ -226,7 +233,8 @@ static int l_over(lua_State *L) {
   return 0;
 }
 
-/* called(owners, what): fills the lists with those that are called, and what for (ES_CALL_...); how many. */
+/* called(owners, what): posts to the waiters of those that are called for bytes alone, which is what costs; fills the
+ * lists with the others, and what they are called for (ES_CALL_...); how many. */
 static int l_called(lua_State *L) {
   es_state *state = es_state_of(L);
   es_connection *c;
@@ -236,6 +244,11 @@ static int l_called(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   es_push_objects(L);
   while ((c = es_hosted_next(&state->loop, &what)) != NULL) {
+    const handle *h = c->hosted.holder;
+    if (what == ES_CALL_BYTES && h->waiter != NULL) {
+      state->post(h->waiter, 1);
+      continue;
+    }
     lua_rawgetp(L, -1, c);
     if (lua_isnil(L, -1)) { /* not bound yet, or its threads were ended by others */
       lua_pop(L, 1);
@@ -257,11 +270,12 @@ static void on_wake(es_loop *loop) {
     lua_pop(L, 1); /* the function is our own: memory is out, and the next one wakes */
 }
 
-/* drive(wake): from now on the loop is driven by ticks alone, and calls the function when there is something to do
- * before due() has passed. */
+/* drive(wake, post): from now on the loop is driven by ticks alone, and calls the function when there is something to do
+ * before due() has passed. post is the address of int post(void *waiter, int n). */
 static int l_drive(lua_State *L) {
   es_state *state = es_state_of(L);
   luaL_checktype(L, 1, LUA_TFUNCTION);
+  state->post = (int (*)(void *, int))(uintptr_t)luaL_checknumber(L, 2);
   es_unref(L, &state->on_wake_ref);
   lua_pushvalue(L, 1);
   state->on_wake_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -294,7 +308,8 @@ void es_open_hosted_class(lua_State *L) {
   lua_setfield(L, -2, "hosted");
   luaL_newmetatable(L, CLASS);
   lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, methods, 1);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, l_over);
   lua_setfield(L, -2, "__gc");

@@ -162,6 +162,8 @@ void es_connection_close(es_connection *c, es_reason reason) {
 }
 
 void es_connection_dirty(es_connection *c) {
+  if (c->is_hosted && c->hosted.coming)
+    return;
   if (c->dirty || c->writing) /* while the kernel refuses bytes, its word that there is room starts the next flush */
     return;
   c->dirty = true;

@@ -30,6 +30,7 @@ typedef struct es_hosted {
   struct es_connection *next; /* of those whose holders are called */
   uint8_t calls;              /* what for; 0: it is not among them */
   bool awaited;               /* the holder has been offered bytes, and has not come yet */
+  bool coming;                /* it was called for bytes, and takes until nothing is due: no need to call it again */
   bool ended;                 /* all was taken, and the end was in order */
 } es_hosted;
 

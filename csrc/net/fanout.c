@@ -246,8 +246,7 @@ void es_fanout_came(es_loop *loop) {
   uint64_t until = now + (took < AWAIT_NS ? took : AWAIT_NS);
   if (until > f->rest_until)
     f->rest_until = until;
-  if (f->resting.first != NULL)
-    es_loop_wake(loop);
+  es_loop_wake(loop); /* time has passed meanwhile, and something may wait for it */
 }
 
 /* When the rest of "auto" is over. */

@@ -31,6 +31,8 @@ static void unlist(es_connection *c) {
 void es_hosted_call(es_connection *c, unsigned what) {
   es_loop *loop = c->hosted.loop;
   bool listed = c->hosted.calls != 0;
+  if (what == ES_CALL_BYTES && c->hosted.coming)
+    return;
   c->hosted.calls |= (uint8_t)what;
   if (listed)
     return;
@@ -52,6 +54,8 @@ es_connection *es_hosted_next(es_loop *loop, unsigned *what) {
     loop->called.last = NULL;
   *what = c->hosted.calls;
   c->hosted.calls = 0;
+  if (*what & ES_CALL_BYTES)
+    c->hosted.coming = true;
   return c;
 }
 
@@ -84,7 +88,8 @@ void es_hosted_offer(es_connection *c) {
     return;
   }
   c->writing = true;
-  await(c);
+  if (!c->full)
+    await(c);
   es_hosted_call(c, ES_CALL_BYTES);
 }
 
@@ -95,17 +100,24 @@ void es_hosted_take(es_connection *c, es_due *due) {
     return;
   c->full = false;
   es_due_gather(c, due);
+  c->hosted.coming = due->bytes > 0;
   if (due->bytes > 0 || c->state == ES_CLOSED)
     return;
   es_subscriptions_release(c);
   es_connection_wrote(c, 0, false);
 }
 
-void es_hosted_took(es_connection *c, const es_due *due, size_t bytes) {
+bool es_hosted_took(es_connection *c, const es_due *due, size_t bytes) {
   es_due_sent(c, due, bytes);
-  c->full = true; /* until the holder comes again */
+  c->full = true;
   es_loop_now(c->hosted.loop);
-  es_connection_wrote(c, bytes, true);
+  /* at its end it has to come, so that the end waits for the socket */
+  bool more = c->state != ES_ANSWERING || !c->exchange->streaming || es_due_any(c);
+  c->hosted.coming = more;
+  if (!more)
+    es_subscriptions_release(c);
+  es_connection_wrote(c, bytes, more);
+  return more;
 }
 
 void es_hosted_closed(es_connection *c) {

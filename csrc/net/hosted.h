@@ -3,8 +3,8 @@
  * Its holder, in the layer above, passes the request in, takes what is due as bytes, and says when the client has gone.
  * All else is as with a socket of our own: queue, cursors, marks, heartbeats, slow readers. What would be handed to the
  * kernel is offered to the holder instead: the connection is put on the loop's list, and the holder comes for it between
- * two turns. Until it has come, nothing is evicted that it was offered, up to ES_BURST_BYTES; while it is away with
- * bytes, the socket counts as full.
+ * two turns. Until it has come, nothing is evicted that it was offered, up to ES_BURST_BYTES. While it is away with
+ * bytes, connection->full says so: the holder clears it when the socket has taken them all, or comes for more.
  *
  * Belongs to its holder, who frees it; its server closes it, as any other. */
 #ifndef ES_NET_HOSTED_H
@@ -31,10 +31,10 @@ void es_hosted_call(es_connection *connection, unsigned what);
 /* Takes the first off the list and tells what its holder is called for; NULL when there is none. */
 es_connection *es_hosted_next(es_loop *loop, unsigned *what);
 
-/* What is due now, for the holder, who says by es_hosted_took how much it takes. due->bytes is 0 when nothing is. May
- * close the connection. */
+/* What is due now, for the holder, who says by es_hosted_took how much it takes, and is told whether it has to come
+ * again unasked. due->bytes is 0 when nothing is. May close the connection. */
 void es_hosted_take(es_connection *connection, es_due *due);
-void es_hosted_took(es_connection *connection, const es_due *due, size_t bytes);
+bool es_hosted_took(es_connection *connection, const es_due *due, size_t bytes);
 
 /* For connection.c: offers what is due to the holder; the connection is closed. */
 void es_hosted_offer(es_connection *connection);

@@ -5,8 +5,10 @@
 -- the core and brings it to nginx, and in which its intervals are called. An owner is reachable from these threads
 -- alone: where nginx ends them without a word, it is collected, and the core told by that.
 local core = require "eventstream.core"
+local ffi = require "ffi"
 local ngx = require("eventstream.place").nginx
 local semaphore = require "ngx.semaphore"
+local worker = require "eventstream.openresty.worker"
 
 local M = {}
 
@@ -198,13 +200,18 @@ end
 function Owner:bring()
   local handle = self.handle
   while true do
-    local due = handle:take()
+    local due, more = handle:take()
     if type(due) ~= "string" then return due end
     if not self.headed then due = send_head(self, due) end
     local ok, why = true, nil
     if due ~= "" then ok, why = ngx.print(due) end
     if ok then ok, why = ngx.flush(true) end
-    if not ok then handle:gone(why == "timeout" and "slow" or "client") end
+    if not ok then
+      handle:gone(why == "timeout" and "slow" or "client")
+    elseif not more then
+      self.away[0] = false
+      return false
+    end
   end
 end
 
@@ -296,7 +303,7 @@ function M.serve(app, bytes)
   local owner = setmetatable({
     app = app, handle = handle, stream = handle:stream(), bytes = semaphore.new(0), news = semaphore.new(0),
   }, Owner)
-  handle:bind(owner)
+  owner.away = ffi.cast("bool *", handle:bind(owner, worker.address(owner.bytes.sem)))
   if not fn then
     pump(owner)
     local _, orderly = handle:closed()

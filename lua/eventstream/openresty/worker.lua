@@ -29,18 +29,19 @@ end
 --- Wakes the driving thread.
 M.wake = on_wake
 
+--- Where something of C's is, for the core: a number.
+function M.address(pointer)
+  return tonumber(ffi.cast("intptr_t", pointer))
+end
+
 local function wake_called()
   local count = hosted.called(owners, calls)
   for i = 1, count do
     local owner, what = owners[i], calls[i]
     owners[i] = false
-    if what == BYTES then
-      owner.bytes:post(1)
-    else
-      if what % 2 >= BYTES then owner.bytes:post(1) end
-      if what % 4 >= NEWS then owner.news:post(1) end
-      if what >= ROOM then owner:roomy() end
-    end
+    if what % 2 >= BYTES then owner.bytes:post(1) end
+    if what % 4 >= NEWS then owner.news:post(1) end
+    if what >= ROOM then owner:roomy() end
   end
 end
 
@@ -85,10 +86,15 @@ local function anything_left()
   return false
 end
 
--- One round of the loop; returns the seconds until the next one is due.
+-- One round of the loop; returns the seconds until the next one is due. nginx's clock stands still while its threads
+-- run: a timer that is set by a clock that is late rings late.
 local function round()
+  ngx.update_time()
   loop.tick()
-  run_ticks()
+  if #ticks > 0 then
+    run_ticks()
+    loop.tick() -- what they published goes out at once
+  end
   wake_called()
   local wait = hosted.due()
   wait = wait < 0 and LEASE_SECONDS or wait / 1000
@@ -139,7 +145,7 @@ function M.start(options)
   running = true
   wakeful = semaphore.new(0)
   hosted.reseed()
-  hosted.drive(on_wake)
+  hosted.drive(on_wake, M.address(ffi.C.ngx_http_lua_ffi_sema_post)) -- which ngx.semaphore has declared
   assert(ngx.timer.at(0, drive))
   assert(ngx.timer.at(LEASE_SECONDS, await_end))
 end
