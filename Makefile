@@ -97,10 +97,11 @@ INST_LUADIR ?= $(PREFIX)/share/lua/$(lua_version)
 # Builds nothing: the build's variables are not given to this pass.
 .PHONY: install
 install:
-	mkdir -p $(INST_LIBDIR)/eventstream $(INST_LUADIR)/eventstream
+	mkdir -p $(INST_LIBDIR)/eventstream $(INST_LUADIR)/eventstream/openresty
 	cp $(module) $(INST_LIBDIR)/eventstream/
 	cp lua/eventstream.lua $(INST_LUADIR)/
 	cp $(wildcard lua/eventstream/*.lua) $(INST_LUADIR)/eventstream/
+	cp $(wildcard lua/eventstream/openresty/*.lua) $(INST_LUADIR)/eventstream/openresty/
 
 # --- Running and testing ---
 
@@ -109,13 +110,23 @@ runner  = $(LUA)
 run_env = LUA="$(runner)" PLAIN_LUA="$(LUA)" \
   LUA_PATH="$(CURDIR)/lua/?.lua;$${LUA_PATH:-;}" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$${LUA_CPATH:-;}"
 
-.PHONY: run serve test check check-core check-specs
+.PHONY: run serve openresty test check check-core check-specs
 run: ## install what is missing, build, serve the example on http://127.0.0.1:8080/
 	@tools/packages build
 	@$(MAKE) --no-print-directory serve
 
 serve: build
 	@$(run_env) exec $(runner) examples/ping.lua
+
+# What nginx's Lua module runs, whatever Lua the rest is for.
+NGINX ?= nginx
+
+openresty: ## install what is missing, build, serve the examples inside nginx on http://127.0.0.1:8080/
+	@tools/packages build openresty
+	@$(MAKE) --no-print-directory LUA=luajit serve-openresty
+
+serve-openresty: build
+	@$(run_env) exec $(NGINX) -e stderr -p $(CURDIR) -c examples/openresty/nginx.conf
 
 test: ## install what is missing and light, build, run the core's tests and all specs
 	@tools/packages build test

@@ -23,13 +23,7 @@ end
 
 -- Tells a room who is there: one name a line, sorted. Without an id it is for live readers only, and no history.
 local function tell_who(channel)
-  local names, seen = {}, {}
-  for _, stream in ipairs(channel:streams()) do
-    local name = stream.data
-    if not seen[name] then names[#names + 1], seen[name] = name, true end
-  end
-  table.sort(names)
-  channel:publish { event = "here", data = table.concat(names, "\n"), id = false }
+  channel:publish { event = "here", data = table.concat(channel:members(), "\n"), id = false }
 end
 
 app:on_subscribe(tell_who)
@@ -40,9 +34,9 @@ app:get("/", function()
 end)
 
 app:stream("/rooms/:room", function(stream, request)
-  stream.data = name_of(request)
-  if stream.data == "" then return stream:reject(400, "say who you are: ?name=Ada\n") end
-  stream:subscribe("room:" .. request.params.room, { newcomer = 50 })
+  local name = name_of(request)
+  if name == "" then return stream:reject(400, "say who you are: ?name=Ada\n") end
+  stream:subscribe("room:" .. request.params.room, { newcomer = 50, member = name })
 end)
 
 app:post("/rooms/:room", function(request)

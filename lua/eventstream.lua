@@ -65,7 +65,8 @@ core.setup {
 ---@field subscribers integer
 ---@field closed boolean
 ---@field publish eventstream.PublishFunction the event's id (true for `id = false`), or nil and why
----@field streams fun(self: eventstream.Channel): eventstream.Stream[]
+---@field streams fun(self: eventstream.Channel): eventstream.Stream[] of this process
+---@field members fun(self: eventstream.Channel): string[] the names of those who are there, of all processes
 ---@field close fun(self: eventstream.Channel) after what was published before; drops its history
 
 ---@alias eventstream.PublishFunction fun(self: eventstream.Channel, event: eventstream.Event|string,

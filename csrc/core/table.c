@@ -98,12 +98,18 @@ es_node *es_table_next(const es_node *node) {
   return seek(node->next, node->hash, node->key);
 }
 
-es_node *es_table_any(const es_table *table) {
-  for (size_t i = 0; i < table->size; i++) {
+es_node *es_table_after(const es_table *table, const es_node *node) {
+  if (node != NULL && node->next != NULL)
+    return node->next;
+  for (size_t i = node != NULL ? (node->hash & (table->size - 1)) + 1 : 0; i < table->size; i++) {
     if (table->buckets[i].first != NULL)
       return table->buckets[i].first;
   }
   return NULL;
+}
+
+es_node *es_table_any(const es_table *table) {
+  return es_table_after(table, NULL);
 }
 
 void es_table_free(es_table *table) {

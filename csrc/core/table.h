@@ -35,6 +35,9 @@ es_node *es_table_find(const es_table *table, es_slice key);
 /* The next with the same key, or NULL. */
 es_node *es_table_next(const es_node *node);
 
+/* The node after that one, NULL: the first, in no order; NULL behind the last. The table must not change meanwhile. */
+es_node *es_table_after(const es_table *table, const es_node *node);
+
 /* Any node, or NULL when there is none: for taking all out. */
 es_node *es_table_any(const es_table *table);
 

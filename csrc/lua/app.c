@@ -1,5 +1,6 @@
 #include "lua/binding.h"
 
+#include "core/ids.h"
 #include "net/platform.h"
 
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static bool is_busy(const es_app *app) {
 }
 
 void es_app_rest(es_app *app) {
-  if (app->server != NULL && !is_busy(app) && app->streams == NULL)
+  if (app->server != NULL && !app->relayed && !is_busy(app) && app->streams == NULL)
     es_unref(app->state->L, &app->self_ref);
 }
 
@@ -206,6 +207,42 @@ static int l_channel(lua_State *L) {
   return 1;
 }
 
+/* join(id): events go to a backplane from now on; the id tells its epoch, and up to which number all is gone. */
+static int l_join(lua_State *L) {
+  es_app *app = check_open(L, "join");
+  es_slice id;
+  uint64_t epoch, sequence;
+  id.ptr = luaL_checklstring(L, 2, &id.len);
+  luaL_argcheck(L, es_id_read(id, &epoch, &sequence), 2, "no id");
+  es_app_anchor(L, app); /* so that the hooks can be found */
+  app->relayed = true;
+  es_server_join(app->server, epoch, sequence);
+  return 0;
+}
+
+/* pass(number): it has no frame; lose(number): its frame is lost; id(number): the id that it stands for. */
+static int l_pass(lua_State *L) {
+  const es_app *app = es_check_app(L, 1);
+  if (app->server != NULL)
+    es_server_pass(app->server, (uint64_t)luaL_checknumber(L, 2));
+  return 0;
+}
+
+static int l_lose(lua_State *L) {
+  const es_app *app = es_check_app(L, 1);
+  if (app->server != NULL)
+    es_server_lose(app->server, (uint64_t)luaL_checknumber(L, 2));
+  return 0;
+}
+
+static int l_id(lua_State *L) {
+  const es_app *app = check_open(L, "id");
+  char text[ES_ID_TEXT];
+  es_slice id = es_id_write(text, app->server->epoch, (uint64_t)luaL_checknumber(L, 2));
+  lua_pushlstring(L, id.ptr, id.len);
+  return 1;
+}
+
 /* A list of all open streams. */
 static int l_streams(lua_State *L) {
   es_app *app = es_check_app(L, 1);
@@ -336,7 +373,8 @@ static int l_raise_descriptors(lua_State *L) {
 void es_open_app_class(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"listen", l_listen}, {"every", l_every},     {"after", l_after},     {"close", l_close}, {"stats", l_stats},
-      {"busy", l_busy},     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},   {NULL, NULL}};
+      {"busy", l_busy},     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},   {"join", l_join},
+      {"pass", l_pass},     {"lose", l_lose},       {"id", l_id},           {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

@@ -29,12 +29,12 @@ typedef struct es_interval es_interval;
 
 typedef struct es_state {
   es_loop loop;
-  lua_State *L;     /* callbacks start here */
-  int thread_ref;   /* anchors L */
-  int hooks_ref;    /* functions from the Lua side: json, suggest */
-  es_task *running; /* whose coroutine runs now */
-  uint64_t calls;   /* into Lua */
-  int on_wake_ref;  /* of another server that drives the loop by ticks */
+  lua_State *L;                     /* callbacks start here */
+  int thread_ref;                   /* anchors L */
+  int hooks_ref;                    /* functions from the Lua side: json, suggest */
+  es_task *running;                 /* whose coroutine runs now */
+  uint64_t calls;                   /* into Lua */
+  int on_wake_ref;                  /* of another server that drives the loop by ticks */
   int (*post)(void *waiter, int n); /* its semaphores' */
   uv_signal_t signals[2];
   int on_signal_ref;
@@ -45,6 +45,7 @@ typedef struct es_app {
   uint32_t refs; /* counted: by its userdata and by each stream */
   es_state *state;
   es_server *server; /* NULL once closed */
+  bool relayed;      /* its events go to a backplane first, which delivers them */
   int self_ref;      /* anchors the userdata, and so its table of hooks, from its first use until it is closed */
   es_stream *streams;
   es_interval *intervals;

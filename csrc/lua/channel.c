@@ -1,6 +1,9 @@
 /* The class that scripts know as a channel: a handle of the net layer's. */
 #include "lua/binding.h"
 
+#include "core/ids.h"
+#include "core/packed.h"
+
 #include <string.h>
 
 #define CLASS "eventstream.channel"
@@ -89,6 +92,67 @@ static es_id_kind check_id(lua_State *L, const es_event_arg *arg) {
   return ES_ID_GIVEN;
 }
 
+static const char *const kinds[] = {"own", "given", "none", NULL}; /* in the order of es_id_kind */
+
+/* Hands an event to the app's backplane: relay(channel's name, kind, packed event, except), which returns what publish
+ * does. */
+static int relay(lua_State *L, const es_app *app, const es_channel *ch, const es_event *event, es_id_kind kind) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
+  es_get_user_table(L, -1);
+  lua_getfield(L, -1, "relay");
+  lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
+  lua_pushstring(L, kinds[kind]);
+  size_t size = es_packed_size(event);
+  char *packed = lua_newuserdata(L, size);
+  es_packed_write(packed, event);
+  lua_pushlstring(L, packed, size);
+  lua_remove(L, -2);
+  if (lua_istable(L, 3))
+    lua_getfield(L, 3, "except");
+  else
+    lua_pushnil(L);
+  lua_call(L, 4, 2);
+  if (kind != ES_ID_GIVEN || !lua_toboolean(L, -2))
+    return 2;
+  lua_pushlstring(L, event->id.ptr, event->id.len);
+  return 1;
+}
+
+/* _deliver(kind, packed, except, sequence, age): what the backplane brings, in order. Milliseconds. */
+static int l_deliver(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  es_id_kind kind = (es_id_kind)luaL_checkoption(L, 2, NULL, kinds);
+  es_slice packed;
+  es_event event;
+  packed.ptr = luaL_checklstring(L, 3, &packed.len);
+  if (!es_packed_read(packed, &event) || es_event_check(&event) != ES_EVENT_OK)
+    return es_fail(L, "this is no event");
+  const es_stream *except = es_test_stream(L, 4);
+  double sequence = luaL_checknumber(L, 5), age = luaL_checknumber(L, 6);
+  int err = es_channel_deliver(ch, &event, kind, except != NULL ? except->exchange : NULL, (uint64_t)sequence,
+                               age > 0 ? (uint64_t)age : 0);
+  if (err == UV_ENOMEM)
+    return es_fail(L, "out of memory");
+  return 0;
+}
+
+/* _app(): the hooks of its app, or nil when that is closed. */
+static int l_app(lua_State *L) {
+  const es_channel *ch = es_check_channel(L, 1);
+  const es_app *app = ch->server != NULL ? ch->server->user : NULL;
+  if (app == NULL || app->self_ref == LUA_NOREF)
+    return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
+  es_get_user_table(L, -1);
+  return 1;
+}
+
+/* _end(): closes it here; where there is a backplane, close tells all. */
+static int l_end(lua_State *L) {
+  es_channel_close(es_check_channel(L, 1));
+  return 0;
+}
+
 /* publish(event [, { except = stream }]): the id, or true where there is none; or nil, message. */
 static int l_publish(lua_State *L) {
   es_channel *ch = es_check_channel(L, 1);
@@ -98,6 +162,9 @@ static int l_publish(lua_State *L) {
   es_check_event(L, 2, "publish", &arg);
   es_exchange *except = check_except(L, 3);
   es_id_kind kind = check_id(L, &arg);
+  const es_app *app = ch->server != NULL && !ch->server->closing ? ch->server->user : NULL;
+  if (app != NULL && app->relayed)
+    return relay(L, app, ch, &arg.event, kind);
   int err = es_channel_publish(ch, &arg.event, kind, except, text);
   if (err == UV_ECANCELED)
     return closed(L);
@@ -117,8 +184,19 @@ static int l_is_channel(lua_State *L) {
 }
 
 static int l_close(lua_State *L) {
-  es_channel_close(es_check_channel(L, 1));
-  return 0;
+  es_channel *ch = es_check_channel(L, 1);
+  const es_app *app = ch->server != NULL && !ch->server->closing ? ch->server->user : NULL;
+  if (app == NULL || !app->relayed) {
+    es_channel_close(ch);
+    return 0;
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
+  es_get_user_table(L, -1);
+  lua_getfield(L, -1, "relay");
+  lua_pushlstring(L, ch->node.key.ptr, ch->node.key.len);
+  lua_pushliteral(L, "close");
+  lua_call(L, 2, 2);
+  return lua_isnil(L, -2) ? 2 : 0;
 }
 
 /* A list of the streams that are subscribed. */
@@ -180,13 +258,16 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_channel_class(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"publish", l_publish}, {"close", l_close}, {"streams", l_streams}, {"_carries", l_carries}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"publish", l_publish},  {"close", l_close}, {"streams", l_streams},
+                                     {"_carries", l_carries}, {"_app", l_app},    {"_deliver", l_deliver},
+                                     {"_end", l_end},         {NULL, NULL}};
   lua_pushcfunction(L, l_is_channel);
   lua_setfield(L, -2, "is_channel");
   luaL_newmetatable(L, CLASS);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -4, "channel"); /* the Lua side adds its methods there */
   lua_pushcclosure(L, l_index, 1);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, l_gc);

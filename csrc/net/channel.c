@@ -221,29 +221,21 @@ static es_log *live_log(es_channel *ch) {
   return ch->live;
 }
 
-int es_channel_publish(es_channel *ch, es_event *event, es_id_kind kind, const es_exchange *except, char *text) {
+/* Appends what has its sequence, and tells the fan-out. */
+static int append(es_channel *ch, es_log_entry *entry, es_id_kind kind, const es_exchange *except) {
   es_server *server = ch->server;
-  if (server == NULL || server->closing)
-    return UV_ECANCELED;
-  bool own = kind == ES_ID_OWN, heard = ch->at != NULL;
-  if (kind == ES_ID_NONE && !heard)
-    return 0; /* it is for live readers only */
+  bool heard = ch->at != NULL;
   es_log *log = kind == ES_ID_NONE ? live_log(ch) : &ch->log;
   if (log == NULL)
     return UV_ENOMEM;
-  es_log_entry entry = {.event = *event,
-                        .sequence = server->sequence + 1,
-                        .now = es_loop_now(server->loop),
-                        .given = kind == ES_ID_GIVEN};
-  if (own)
-    entry.event.id = event->id = es_id_write(text, server->epoch, entry.sequence);
+  entry->given = kind == ES_ID_GIVEN;
   es_connection *spared = except != NULL ? except->connection : NULL;
   if (spared != NULL) /* also where it subscribes only later, and replays */
-    entry.except = spared->serial;
-  if (es_log_append(log, &entry) != 0)
+    entry->except = spared->serial;
+  if (es_log_append(log, entry) != 0)
     return UV_ENOMEM;
   ch->gives |= kind == ES_ID_GIVEN;
-  server->sequence++;
+  server->sequence = entry->sequence;
   server->stats.published++;
   if (spared != NULL) {
     es_subscription *s = es_subscription_of(spared, ch);
@@ -269,6 +261,36 @@ int es_channel_publish(es_channel *ch, es_event *event, es_id_kind kind, const e
   return 0;
 }
 
+int es_channel_publish(es_channel *ch, es_event *event, es_id_kind kind, const es_exchange *except, char *text) {
+  es_server *server = ch->server;
+  if (server == NULL || server->closing)
+    return UV_ECANCELED;
+  if (kind == ES_ID_NONE && ch->at == NULL)
+    return 0; /* it is for live readers only */
+  es_log_entry entry = {.sequence = server->sequence + 1, .now = es_loop_now(server->loop)};
+  if (kind == ES_ID_OWN)
+    event->id = es_id_write(text, server->epoch, entry.sequence);
+  entry.event = *event;
+  return append(ch, &entry, kind, except);
+}
+
+int es_channel_deliver(es_channel *ch, const es_event *event, es_id_kind kind, const es_exchange *except,
+                       uint64_t sequence, uint64_t age) {
+  es_server *server = ch->server;
+  if (server == NULL || sequence <= server->sequence)
+    return UV_ECANCELED;
+  if (kind == ES_ID_NONE && ch->at == NULL) {
+    server->sequence = sequence;
+    return 0;
+  }
+  uint64_t now = es_loop_now(server->loop);
+  char text[ES_ID_TEXT];
+  es_log_entry entry = {.event = *event, .sequence = sequence, .now = now > age ? now - age : 0};
+  if (kind == ES_ID_OWN)
+    entry.event.id = es_id_write(text, server->epoch, sequence);
+  return append(ch, &entry, kind, except);
+}
+
 es_slice es_channel_id(const es_channel *ch, char *text) {
   return es_id_write(text, ch->epoch, ch->log.last);
 }
@@ -278,6 +300,12 @@ es_event es_channel_gap(const es_channel *ch) {
   event.event = (es_slice){"gap", 3};
   event.data = ch->node.key;
   return event;
+}
+
+void es_channel_join(es_channel *ch) {
+  ch->epoch = ch->server->epoch;
+  ch->log.gone = ch->log.last = ch->server->gone;
+  ch->offered = ch->passed = ch->fresh = ch->server->sequence;
 }
 
 /* --- Closing --- */

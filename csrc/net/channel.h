@@ -82,6 +82,11 @@ typedef enum es_id_kind { ES_ID_OWN, ES_ID_GIVEN, ES_ID_NONE } es_id_kind;
 int es_channel_publish(es_channel *channel, es_event *event, es_id_kind kind, const struct es_exchange *except,
                        char *text);
 
+/* The same for an event that has its sequence from elsewhere, above all that were before, and is so many milliseconds old
+ * (server.h, es_server_join). An id of the channel's own is written here, too. */
+int es_channel_deliver(es_channel *channel, const es_event *event, es_id_kind kind, const struct es_exchange *except,
+                       uint64_t sequence, uint64_t age);
+
 /* Ends all subscriptions, which still get what was published before; drops the history; frees the name. Idempotent. */
 void es_channel_close(es_channel *channel);
 
@@ -97,6 +102,9 @@ void es_channel_rest(es_channel *channel); /* may free it */
 
 /* The event that tells a subscriber of a gap. */
 es_event es_channel_gap(const es_channel *channel);
+
+/* For server.c, whose sequences come from elsewhere: all up to there counts as gone. */
+void es_channel_join(es_channel *channel);
 
 /* For server.c, which goes away: closes all channels without a word. */
 void es_channels_free(struct es_server *server);

@@ -62,6 +62,32 @@ void es_server_free(es_server *server) {
   free(server);
 }
 
+static es_channel *of_node(es_node *node) {
+  return (es_channel *)((char *)node - offsetof(es_channel, node));
+}
+
+void es_server_join(es_server *server, uint64_t epoch, uint64_t sequence) {
+  server->epoch = epoch;
+  server->sequence = server->gone = server->given_gone = sequence;
+  for (es_node *node = NULL; (node = es_table_after(&server->channels, node)) != NULL;)
+    es_channel_join(of_node(node));
+}
+
+void es_server_pass(es_server *server, uint64_t sequence) {
+  if (sequence > server->sequence)
+    server->sequence = sequence;
+}
+
+void es_server_lose(es_server *server, uint64_t sequence) {
+  if (sequence <= server->sequence)
+    return;
+  server->sequence = server->lost = sequence;
+  for (es_connection *c = server->connections, *next; c != NULL; c = next) {
+    next = c->next;
+    es_subscriptions_tell_gap(c);
+  }
+}
+
 void es_server_check_closed(es_server *server) {
   if (!server->closing || server->closed || server->connections != NULL || server->listeners != NULL)
     return;

@@ -55,6 +55,7 @@ struct es_server {
   uint64_t sequence;          /* the highest that was given to a frame */
   uint64_t gone;              /* the highest of a channel that went away */
   uint64_t given_gone;        /* the highest with a given id of such a channel */
+  uint64_t lost;              /* the highest that was given, and whose frame never came */
   es_table channels, ids;     /* kept by channel.c and log.c */
   uint32_t serial;            /* of the newest stream */
   es_connection *connections; /* kept by connection.c */
@@ -76,6 +77,14 @@ void es_server_free(es_server *server);
 /* Stops accepting and ends every stream, each told to come back after a time of its own within spread seconds; what is
  * still open after grace seconds is cut. Returns at once; on_closed tells the end. A second call may shorten the grace. */
 void es_server_close(es_server *server, double grace, double spread);
+
+/* Where sequences are given elsewhere, because several processes serve one app. Joins, before anything is published, at
+ * a sequence up to which all counts as gone. What has come of the others is appended by es_channel_deliver, in order;
+ * where a number has no frame (for nobody here, or not kept), passes it; and where its frame is lost, tells so, to all
+ * subscribers of all channels, and to whoever comes back with an older id. */
+void es_server_join(es_server *server, uint64_t epoch, uint64_t sequence);
+void es_server_pass(es_server *server, uint64_t sequence);
+void es_server_lose(es_server *server, uint64_t sequence);
 
 /* For connection.c and listener.c: the last of them may have gone. */
 void es_server_check_closed(es_server *server);

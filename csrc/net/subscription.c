@@ -60,7 +60,7 @@ static origin origin_of(const es_connection *c, const es_channel *ch, const es_s
     return (origin){ES_SUBSCRIBED_LIVE, head};
   if (start->id.ptr == NULL)
     return (origin){ES_SUBSCRIBED_LIVE, before_newest(ch, start->newcomer, head)};
-  if (position_of(c, ch, start->id, &position) && position >= ch->log.gone)
+  if (position_of(c, ch, start->id, &position) && position >= ch->log.gone && position >= server->lost)
     return (origin){ES_SUBSCRIBED_RESUMED, position};
   return (origin){ES_SUBSCRIBED_GAP, start->gap_live ? head : ch->log.gone};
 }
@@ -169,6 +169,35 @@ bool es_unsubscribe(es_exchange *x, es_channel *ch) {
   finish(s, x, false);
   es_exchange_note(x);
   return true;
+}
+
+/* False when memory is out. */
+static bool tell_gap(es_connection *c, es_subscription *s) {
+  if (s->ended || s->gap)
+    return true;
+  es_event event = es_channel_gap(s->channel);
+  size_t size = es_chunk_size(&event, c->chunked);
+  es_mark *mark = es_mark_new(c, c->server->sequence);
+  es_log_block *block = mark != NULL ? es_log_block_new(size) : NULL;
+  if (block == NULL)
+    return false;
+  es_chunk_write(block->bytes, &event, c->chunked);
+  block->used = (uint32_t)size;
+  mark->block = block;
+  mark->gap = s->channel;
+  s->gap = true;
+  c->server->stats.gaps++;
+  return true;
+}
+
+void es_subscriptions_tell_gap(es_connection *c) {
+  for (es_subscription *s = c->subscriptions; s != NULL; s = s->sibling) {
+    if (!tell_gap(c, s)) {
+      es_connection_close(c, ES_END_ERROR);
+      return;
+    }
+  }
+  es_connection_dirty(c);
 }
 
 void es_subscription_close(es_subscription *s) {

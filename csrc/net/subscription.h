@@ -72,6 +72,10 @@ void es_subscriptions_release(struct es_connection *connection);
 /* Lets those go whose channel is closed and that have got all of it. */
 void es_subscriptions_sweep(struct es_connection *connection);
 
+/* For server.c: frames are gone that they should have got, behind all that were published so far. Where there is no memory
+ * to tell so, the connection is cut. */
+void es_subscriptions_tell_gap(struct es_connection *connection);
+
 /* For channel.c: the channel is being closed. */
 void es_subscription_close(es_subscription *subscription);
 

@@ -4,6 +4,7 @@ local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
 local headers = require "eventstream.headers"
+local members = require "eventstream.members"
 local place = require "eventstream.place"
 local router = require "eventstream.router"
 
@@ -15,7 +16,7 @@ local apps = setmetatable({}, { __mode = "k" }) -- all that are not closed
 local last_failure                              -- of a listen, for run()'s message
 
 local function warn(message, ...)
-  io.stderr:write("eventstream: ", message:format(...), "\n")
+  place.tell(message:format(...))
 end
 
 local LIMITS = {
@@ -40,6 +41,11 @@ local OPTIONS = {
   channels = function(value)
     if type(value) ~= "table" then return "a table" end
   end,
+  backplane = function(value)
+    if type(value) ~= "table" or type(value.attach) ~= "function" then
+      return "a backplane, as eventstream.openresty.dict makes one"
+    end
+  end,
 }
 
 local DEFAULTS = {
@@ -47,7 +53,7 @@ local DEFAULTS = {
 }
 
 local function report_to_stderr(message, traceback)
-  io.stderr:write("eventstream: ", message, "\n", traceback, traceback == "" and "" or "\n")
+  place.tell(traceback == "" and message or message .. "\n" .. traceback)
 end
 
 -- A handler's error goes to on_error; an error of on_error itself is told beside it, and never passed on.
@@ -119,11 +125,51 @@ local function hinter(routes)
   end
 end
 
+-- --- Who watches subscriptions, and who is there ---
+
+-- Calls the functions that watch for what begins, or what ends; an error of one is reported, and the others are called.
+local function call_watchers(app, list, channel, stream)
+  local function trace(message) return { message = tostring(message), traceback = debug.traceback("", 2) } end
+  for _, each in ipairs(app._watchers[list] or {}) do
+    local ok, failure = xpcall(function() each(channel, stream) end, trace)
+    if not ok then app._hooks.report(failure.message, failure.traceback, stream) end
+  end
+end
+
+local function tell_members(app, name)
+  if app._place then app._place:tell_members(name) end
+end
+
+local function leave(app, channel, stream)
+  if app._members:leave(channel.name, stream) then tell_members(app, channel.name) end
+end
+
+-- What is not there costs nothing: the core asks for these by name.
+local function hook(app, list)
+  app._hooks[list] = app._hooks[list] or function(channel, stream)
+    if list == "unsubscribed" then leave(app, channel, stream) end
+    call_watchers(app, list, channel, stream)
+  end
+end
+
+local function join(app, channel, stream, member)
+  hook(app, "unsubscribed")
+  app._members:join(channel.name, stream, member)
+  tell_members(app, channel.name)
+end
+
+local function members_of(app, name)
+  local set = app._members:collect(name, {})
+  if app._place then app._place:collect(name, set) end
+  return members.sorted(set)
+end
+
 ---@class eventstream.Options
 ---@field heartbeat number|false? seconds of silence after which a comment is sent; default 15
 ---@field retry integer|false? milliseconds after which a browser reconnects, jittered up to 1.5 times; default 3000
 ---@field limits eventstream.Limits?
 ---@field channels table<string, eventstream.ChannelOptions>? by name, or by pattern: "room:*"
+---@field backplane table? what several processes of one app have in common
 ---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
 
 ---@class eventstream.ChannelOptions
@@ -154,10 +200,14 @@ function App.new(options)
   }
   for name, default in pairs(DEFAULTS) do settings[name] = limits[name] or default end
   local known = check.call(channels.new, options.channels)
-  local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {} }, App)
+  local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
+    _members = members.new() }, App)
   local hooks = {
     dispatch = dispatcher(app._routes),
     hint = hinter(app._routes),
+    members = function(name) return members_of(app, name) end,
+    joined = function(channel, stream, member) join(app, channel, stream, member) end,
+    longest_history = function() return channels.longest_history(known) end,
     params = function(method, path) return app._routes:params(method, path) end,
     report = reporter(options.on_error),
     channel = function(who, name) return channels.find(known, app._core, who, name) end,
@@ -170,7 +220,7 @@ function App.new(options)
   app._hooks = hooks
   app._core = core.app(hooks, settings)
   apps[app] = true
-  driver.join(app)
+  check.call(driver.join, app, options.backplane)
   return app
 end
 
@@ -399,15 +449,7 @@ local function watch(app, who, list, callback)
   local watchers = app._watchers[list] or {}
   app._watchers[list] = watchers
   watchers[#watchers + 1] = callback
-  if #watchers > 1 then return end
-  -- an error of one is reported, and the others are called
-  local function trace(message) return { message = tostring(message), traceback = debug.traceback("", 2) } end
-  app._hooks[list] = function(channel, stream)
-    for _, each in ipairs(watchers) do
-      local ok, failure = xpcall(function() each(channel, stream) end, trace)
-      if not ok then app._hooks.report(failure.message, failure.traceback, stream) end
-    end
-  end
+  hook(app, list)
 end
 
 --- Calls the function for each subscription that begins, once it gets what is published.

@@ -119,6 +119,19 @@ local function resolve(self, name)
     resolved.flush == "auto" and AUTO or resolved.flush
 end
 
+--- The seconds that a channel's history can be old at most; nil: without end.
+function M.longest_history(self)
+  local longest = DEFAULTS.history_seconds
+  for _, kind in ipairs { self.named, self.patterns, self.own } do
+    for _, each in pairs(kind) do
+      local seconds = (each.options or each).history_seconds
+      if seconds == false then return nil end
+      if seconds and seconds > longest then longest = seconds end
+    end
+  end
+  return longest
+end
+
 --- The channel of that name, or nil.
 function M.known(core, who, name)
   return core:channel(check_name(who, name))

@@ -51,7 +51,8 @@ function M.attach()
 end
 
 --- Takes a new app in.
-function M.join()
+function M.join(app, backplane)
+  if backplane then app._place = backplane:attach(app) end
   M.attach()
 end
 

@@ -11,6 +11,7 @@ local App = require "eventstream.app"
 require "eventstream"
 local check = require "eventstream.check"
 local client = require "eventstream.openresty.client"
+local dict = require "eventstream.openresty.dict"
 local worker = require "eventstream.openresty.worker"
 
 local M = {}
@@ -81,6 +82,22 @@ local function request(app)
   lines[n + 1] = "\r\n"
   lines[n + 2] = body
   return table.concat(lines)
+end
+
+local DICT = { name = check.string, prefix = check.string }
+
+--- A backplane for eventstream.new: which lua_shared_dict the workers have in common (default "eventstream", which
+--- needs no backplane), and under which prefix the app's keys stand in it (default: the name of the file that makes it).
+---@param options { name: string?, prefix: string? }
+function M.dict(options)
+  options = check.call(check.options, "dict", options, DICT)
+  return {
+    attach = function(_, app)
+      return dict.attach(app, {
+        name = options.name or "eventstream", prefix = options.prefix or worker.source(), required = true,
+      })
+    end,
+  }
 end
 
 --- Answers nginx's running request by the app: the last statement of a content_by_lua_block.

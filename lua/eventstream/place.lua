@@ -6,4 +6,11 @@ local ngx = rawget(_G, "ngx")
 --- nginx's interface, or false.
 M.nginx = type(ngx) == "table" and type(ngx.config) == "table" and ngx.config.subsystem == "http" and ngx or false
 
+--- Tells the operator: on the standard error, or in nginx's error log.
+---@param text string
+function M.tell(text)
+  if M.nginx then return ngx.log(ngx.ERR, "eventstream: ", text) end
+  io.stderr:write("eventstream: ", text, "\n")
+end
+
 return M

@@ -80,6 +80,7 @@ local SUBSCRIBE = {
   on_gap = function(value)
     if value ~= "kept" and value ~= "live" then return '"kept" or "live"' end
   end,
+  member = check.string,
 }
 
 -- The channels that an argument names: a channel, a name, or a list of these. find(who, name) is asked for names.
@@ -161,13 +162,17 @@ end
 --- "live". Returns "live", "resumed" or "gap", of several the last of these that is true of any; or nil, "closed", and
 --- then none has begun.
 ---@param what eventstream.Channel|string|(eventstream.Channel|string)[]
----@param options { since: string|integer?, newcomer: integer|"all"|nil, on_gap: "kept"|"live"|nil }?
+--- `member` is a name under which the stream counts among channel:members() meanwhile.
+---@param options { since: string|integer?, newcomer: integer|"all"|nil, on_gap: "kept"|"live"|nil, member: string? }?
 ---@return "live"|"resumed"|"gap"|nil, string?
 function Stream:subscribe(what, options)
   local result, app, begun = check.call(subscribe, self, what, options)
   if not result then return nil, app end
   for _, channel in ipairs(begun) do -- outside of what adds positions to errors: the functions may wait
-    if self:_tell(channel) and app.subscribed then app.subscribed(channel, self) end
+    if self:_tell(channel) then
+      if options and options.member then app.joined(channel, self, options.member) end
+      if app.subscribed then app.subscribed(channel, self) end
+    end
   end
   return result
 end
@@ -189,6 +194,15 @@ end
 function Stream:unsubscribe(what)
   local any = check.call(unsubscribe, self, what)
   return any
+end
+
+local Channel = core.channel
+
+--- The names that streams gave as `member` when they subscribed: each once, sorted; in all processes of the app.
+---@return string[]
+function Channel:members()
+  local app = self:_app()
+  return app and app.members(self.name) or {}
 end
 
 return Stream

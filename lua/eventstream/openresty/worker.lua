@@ -2,6 +2,7 @@
 -- the threads of the clients that the core calls. It stands in for the driver of a process of its own.
 local core = require "eventstream.core"
 local ngx = require("eventstream.place").nginx
+local dict = require "eventstream.openresty.dict"
 local ffi = require "ffi"
 local semaphore = require "ngx.semaphore"
 
@@ -99,7 +100,7 @@ local function round()
   local wait = hosted.due()
   wait = wait < 0 and LEASE_SECONDS or wait / 1000
   for app in pairs(apps) do
-    local seconds = app._place and app._place:round(app) or LEASE_SECONDS
+    local seconds = app._place and app._place:round() or LEASE_SECONDS
     if seconds < wait then wait = seconds end
   end
   return wait
@@ -131,7 +132,7 @@ local function await_end(premature)
     return
   end
   for app in pairs(apps) do
-    if app._place then app._place:leave(app) end
+    if app._place then app._place:leave() end
     app:close(closing)
   end
   on_wake()
@@ -145,6 +146,9 @@ function M.start(options)
   running = true
   wakeful = semaphore.new(0)
   hosted.reseed()
+  for app in pairs(apps) do
+    if app._place then app._place:start() end
+  end
   hosted.drive(on_wake, M.address(ffi.C.ngx_http_lua_ffi_sema_post)) -- which ngx.semaphore has declared
   assert(ngx.timer.at(0, drive))
   assert(ngx.timer.at(LEASE_SECONDS, await_end))
@@ -153,9 +157,29 @@ end
 --- Whether start was called in this worker.
 function M.running() return running end
 
+local OWN = debug.getinfo(1, "S").source:match "^(.*)openresty[/\\]worker%.lua$"
+local sources = {}
+
+--- The same for the same app in each worker, and after a reload: the file that made it.
+function M.source()
+  local level, source = 2, OWN
+  while source:sub(1, #OWN) == OWN or source == "=[C]" or source:sub(1, 2) == "=(" do
+    local info = debug.getinfo(level, "S")
+    level, source = level + 1, info and info.source or "?"
+  end
+  sources[source] = (sources[source] or 0) + 1
+  return source .. "#" .. sources[source]
+end
+
 --- Has a new app driven.
-function M.join(app)
+function M.join(app, backplane)
+  if backplane then
+    app._place = backplane:attach(app)
+  else
+    app._place = dict.attach(app, { name = "eventstream", prefix = M.source() })
+  end
   apps[app] = true
+  if running and app._place then app._place:start() end
   app._hooks.tick = function(callback) on_tick(app, callback) end
   on_wake()
 end
