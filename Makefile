@@ -42,8 +42,9 @@ llhttp_missing := $(if $(llhttp_libs)$(llhttp_names),,llhttp not found: install 
 warnings := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
 includes := -Icsrc $(lua_flags) $(libuv_flags) $(llhttp_flags)
 compile   = $(CC) -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden $(includes) $(CFLAGS)
-# Only luaopen_... leaves the module, also where llhttp is linked statically.
-exports  := -Wl,$(if $(darwin),-exported_symbol$(comma)_luaopen_*,--version-script=tools/exports.map)
+# Only luaopen_... leaves the module, also where llhttp is linked statically. It is never unloaded: Lua 5.1 and LuaJIT
+# do that while they close, before they call __gc of what is older than the module, which may still have a stream.
+exports  := -Wl,$(if $(darwin),-exported_symbol$(comma)_luaopen_*,--version-script=tools/exports.map$(comma)-z$(comma)nodelete)
 
 sources = $(wildcard $(addprefix csrc/,$(addsuffix /*.c,$(1))))
 objects = $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(call sources,$(1)))

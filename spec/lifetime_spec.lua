@@ -30,10 +30,17 @@ describe("lifetime", function()
 
   it("of a stream that an older object's __gc touches while Lua closes", function()
     ends_cleanly([[
-      keeper = setmetatable({}, { __gc = function(self)
-        local ok, message = pcall(function() return self.stream.closed end)
+      local stream
+      local function on_gc()
+        local ok, message = pcall(function() return stream.closed end)
         print(ok or message)
-      end }) ]] .. HOLDS .. [[ eventstream.run() keeper.stream = held ]], "the stream is gone: Lua is closing$")
+      end
+      if newproxy then -- Lua 5.1 and LuaJIT call __gc of userdata only
+        keeper = newproxy(true)
+        getmetatable(keeper).__gc = on_gc
+      else
+        keeper = setmetatable({}, { __gc = on_gc })
+      end ]] .. HOLDS .. [[ eventstream.run() stream = held ]], "the stream is gone: Lua is closing$")
   end)
 
   it("of a stream whose app is closed and collected", function()

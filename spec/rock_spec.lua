@@ -60,7 +60,13 @@ describe("rock", function()
   it("is found in the tree, whole", function()
     local child = lua [[-e '
       local eventstream = require "eventstream"
-      print(package.searchpath("eventstream", package.path), package.searchpath("eventstream.core", package.cpath))
+      local function find(name, path) -- as package.searchpath does, which Lua 5.1 has not
+        for template in path:gmatch "[^;]+" do
+          local found = template:gsub("?", (name:gsub("%.", "/")))
+          if io.open(found) then return found end
+        end
+      end
+      print(find("eventstream", package.path), find("eventstream.core", package.cpath))
       print(eventstream._VERSION)']]
     assert.equal(0, (child:wait_exit()), child.stderr)
     local script, module = child.lines[1]:match "^(%S+)%s+(%S+)$"

@@ -87,7 +87,8 @@ end
 local DICT = { name = check.string, prefix = check.string }
 
 --- A backplane for eventstream.new: which lua_shared_dict the workers have in common (default "eventstream", which
---- needs no backplane), and under which prefix the app's keys stand in it (default: the name of the file that makes it).
+--- needs no backplane), and under which prefix the app's keys stand in it (default: the name of the file that makes
+--- it).
 ---@param options { name: string?, prefix: string? }
 function M.dict(options)
   options = check.call(check.options, "dict", options, DICT)
