@@ -210,12 +210,16 @@ static int l_fed(lua_State *L) {
   return 0;
 }
 
-static void let_go(handle *h) {
+static void let_go(lua_State *L, handle *h) {
   es_connection *c = h->connection;
   es_stream *s = h->stream;
   *h = (handle){NULL, NULL, NULL};
   if (c == NULL)
     return;
+  es_push_objects(L); /* another object may have its address next */
+  lua_pushnil(L);
+  lua_rawsetp(L, -2, c);
+  lua_pop(L, 1);
   c->hosted.holder = NULL;
   es_hosted_free(c);
   if (s == NULL)
@@ -229,7 +233,7 @@ static void let_go(handle *h) {
 
 /* over(): all that it was called for is done. */
 static int l_over(lua_State *L) {
-  let_go(luaL_checkudata(L, 1, CLASS));
+  let_go(L, luaL_checkudata(L, 1, CLASS));
   return 0;
 }
 
