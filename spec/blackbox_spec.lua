@@ -849,7 +849,7 @@ local function test_errors(here)
     for what, target in pairs { ["behind the head"] = "/error/late?", ["in an interval"] = "/error/interval?" } do
       it(what .. " ends its stream, and on_close says error", function()
         local report, query = here.reports()
-        local client = here.open(target .. query):wait_end()
+        local client = here.open(target .. query):finish()
         assert.same({ "before" }, client:data())
         assert.same({ "closed error" }, report:wait_data "closed error")
       end)

@@ -127,6 +127,13 @@ static int l_gone(lua_State *L) {
   return 0;
 }
 
+/* watch(fd): watches the client's socket, whose peer may leave; whether that can be. */
+static int l_watch(lua_State *L) {
+  handle *h = check_handle(L);
+  lua_pushboolean(L, es_hosted_watch(h->connection, (int)luaL_checkinteger(L, 2)) == 0);
+  return 1;
+}
+
 /* closed(): whether nothing more can be taken; and whether its end was in order. */
 static int l_closed(lua_State *L) {
   const handle *h = check_handle(L);
@@ -290,7 +297,9 @@ static int l_drive(lua_State *L) {
 
 /* due(): milliseconds until the next tick; -1: none is due. */
 static int l_due(lua_State *L) {
-  lua_pushinteger(L, es_loop_due(&es_state_of(L)->loop));
+  es_loop *loop = &es_state_of(L)->loop;
+  int look = es_hosted_look(loop), due = es_loop_due(loop);
+  lua_pushinteger(L, look >= 0 && (due < 0 || look < due) ? look : due);
   return 1;
 }
 
@@ -301,10 +310,11 @@ static int l_reseed(lua_State *L) {
 }
 
 void es_open_hosted_class(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"bind", l_bind},     {"take", l_take}, {"gone", l_gone},     {"closed", l_closed},   {"reason", l_reason},
-      {"stream", l_stream}, {"done", l_done}, {"failed", l_failed}, {"closers", l_closers}, {"left", l_left},
-      {"fed", l_fed},       {"over", l_over}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"bind", l_bind},     {"take", l_take},     {"gone", l_gone},
+                                     {"closed", l_closed}, {"reason", l_reason}, {"stream", l_stream},
+                                     {"done", l_done},     {"failed", l_failed}, {"closers", l_closers},
+                                     {"left", l_left},     {"fed", l_fed},       {"over", l_over},
+                                     {"watch", l_watch},   {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"called", l_called}, {"drive", l_drive}, {"due", l_due}, {"reseed", l_reseed}, {NULL, NULL}};
   lua_newtable(L);

@@ -1,8 +1,10 @@
 #include "net/hosted.h"
 
+#include "net/platform.h"
 #include "net/server.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 es_connection *es_hosted_new(es_server *server, const es_peer *peer, void *holder) {
   bool shed = server->stats.connections >= server->limits.connections;
@@ -63,6 +65,42 @@ void es_hosted_forget(es_loop *loop) {
   unsigned what;
   while (es_hosted_next(loop, &what) != NULL)
     ;
+  if (loop->hangups.set >= 0)
+    close(loop->hangups.set);
+  loop->hangups.set = -1;
+}
+
+/* --- Watching for clients that leave --- */
+
+int es_hosted_watch(es_connection *c, int fd) {
+  es_loop *loop = c->hosted.loop;
+  if (loop->hangups.set < 0)
+    loop->hangups.set = es_platform_hangups();
+  if (loop->hangups.set < 0)
+    return loop->hangups.set;
+  int err = es_platform_hangups_add(loop->hangups.set, fd, c);
+  if (err < 0)
+    return err;
+  c->fd = fd;
+  loop->hangups.count++;
+  return 0;
+}
+
+int es_hosted_look(es_loop *loop) {
+  void *gone[64];
+  size_t count = 0;
+  if (loop->hangups.count == 0)
+    return -1;
+  uint64_t now = es_loop_now(loop);
+  if (now < loop->hangups.next)
+    return (int)(loop->hangups.next - now);
+  do {
+    count = es_platform_hangups_gone(loop->hangups.set, gone, 64);
+    for (size_t i = 0; i < count; i++)
+      es_connection_close(gone[i], ES_END_CLIENT); /* which removes it, and no other */
+  } while (count == 64);
+  loop->hangups.next = now + ES_LOOK_MS;
+  return ES_LOOK_MS;
 }
 
 /* --- Offering and taking --- */
@@ -120,8 +158,17 @@ bool es_hosted_took(es_connection *c, const es_due *due, size_t bytes) {
   return more;
 }
 
+static void unwatch(es_connection *c) {
+  if (c->fd < 0)
+    return;
+  es_platform_hangups_remove(c->hosted.loop->hangups.set, c->fd);
+  c->hosted.loop->hangups.count--;
+  c->fd = -1;
+}
+
 void es_hosted_closed(es_connection *c) {
   await_no_more(c);
+  unwatch(c);
   es_hosted_call(c, ES_CALL_NEWS | ES_CALL_BYTES);
 }
 

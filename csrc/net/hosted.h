@@ -36,6 +36,14 @@ es_connection *es_hosted_next(es_loop *loop, unsigned *what);
 void es_hosted_take(es_connection *connection, es_due *due);
 bool es_hosted_took(es_connection *connection, const es_due *due, size_t bytes);
 
+/* Watches the host's socket: once the client has left, though bytes that it sent lie unread before that, the connection
+ * is closed, within ES_LOOK_MS. 0, or a negative errno. Ends with the connection. */
+#define ES_LOOK_MS 50
+int es_hosted_watch(es_connection *connection, int fd);
+
+/* Looks at those that are watched, where it is time; milliseconds until it is again, or -1: none is. */
+int es_hosted_look(es_loop *loop);
+
 /* For connection.c: offers what is due to the holder; the connection is closed. */
 void es_hosted_offer(es_connection *connection);
 void es_hosted_closed(es_connection *connection);

@@ -73,7 +73,7 @@ void es_loop_release(es_loop *loop) {
 }
 
 int es_loop_init(es_loop *loop) {
-  *loop = (es_loop){0};
+  *loop = (es_loop){.hangups = {.set = -1}};
   loop->read_buffer = malloc(ES_READ_BYTES);
   if (loop->read_buffer == NULL)
     return UV_ENOMEM;

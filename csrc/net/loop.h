@@ -59,6 +59,11 @@ typedef struct es_loop {
   struct {
     struct es_connection *first, *last;
   } called; /* hosted ones, whose holders are called */
+  struct {
+    int set; /* es_platform_hangups, from the first that is watched on; else -1 */
+    size_t count;
+    uint64_t next; /* when it is looked at again: milliseconds */
+  } hangups;       /* hosted ones, whose sockets are watched for their peers' leaving */
   es_fanout fanout;
   uint64_t random;
   uint64_t date_second;

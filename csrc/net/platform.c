@@ -6,6 +6,9 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 #include <unistd.h>
 
 /* Unsent bytes that the kernel takes for one connection before it says "full". Without it a reader that has stopped
@@ -106,3 +109,51 @@ size_t es_platform_raise_descriptors(void) {
   }
   return limit.rlim_cur == RLIM_INFINITY ? (size_t)-1 : (size_t)limit.rlim_cur;
 }
+
+#ifdef __linux__
+int es_platform_hangups(void) {
+  int set = epoll_create1(EPOLL_CLOEXEC);
+  return set < 0 ? -errno : set;
+}
+
+int es_platform_hangups_add(int set, int fd, void *data) {
+  struct epoll_event event = {.events = EPOLLRDHUP, .data = {.ptr = data}};
+  return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+void es_platform_hangups_remove(int set, int fd) {
+  struct epoll_event event = {0}; /* wanted by old kernels */
+  epoll_ctl(set, EPOLL_CTL_DEL, fd, &event);
+}
+
+size_t es_platform_hangups_gone(int set, void **gone, size_t max) {
+  struct epoll_event events[64];
+  int count = epoll_wait(set, events, max < 64 ? (int)max : 64, 0);
+  for (int i = 0; i < count; i++)
+    gone[i] = events[i].data.ptr;
+  return count > 0 ? (size_t)count : 0;
+}
+#else
+int es_platform_hangups(void) {
+  return -ENOSYS;
+}
+
+int es_platform_hangups_add(int set, int fd, void *data) {
+  (void)set;
+  (void)fd;
+  (void)data;
+  return -ENOSYS;
+}
+
+void es_platform_hangups_remove(int set, int fd) {
+  (void)set;
+  (void)fd;
+}
+
+size_t es_platform_hangups_gone(int set, void **gone, size_t max) {
+  (void)set;
+  (void)gone;
+  (void)max;
+  return 0;
+}
+#endif

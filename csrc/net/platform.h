@@ -25,6 +25,17 @@ size_t es_platform_raise_descriptors(void);
 #define ES_PATIENCE_SECONDS 60
 void es_platform_set_patience(int fd, double seconds);
 
+/* A set of sockets of which it is to be told when the peer has shut its side or is gone, whatever lies unread before
+ * that: a descriptor, or a negative errno (ENOSYS: not on this system). */
+int es_platform_hangups(void);
+
+/* 0, or a negative errno. data is what gone tells. */
+int es_platform_hangups_add(int set, int fd, void *data);
+void es_platform_hangups_remove(int set, int fd);
+
+/* Tells up to max whose peers have gone, again and again until they are removed; how many. Does not wait. */
+size_t es_platform_hangups_gone(int set, void **gone, size_t max);
+
 /* Makes the close that follows a reset: what the kernel still holds is dropped. */
 void es_platform_reset(int fd);
 

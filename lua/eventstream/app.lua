@@ -214,6 +214,7 @@ function App.new(options)
     known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
       apps[app] = nil
+      driver.leave(app)
       if not App.any_busy() then driver.stop() end
     end,
   }

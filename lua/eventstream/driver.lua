@@ -56,6 +56,9 @@ function M.join(app, backplane)
   M.attach()
 end
 
+--- An app is closed, and nothing is left to do for it.
+function M.leave() end
+
 --- The callback of an app's own interval, which in a process always runs.
 function M.elected(_, callback) return callback end
 

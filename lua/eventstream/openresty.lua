@@ -32,12 +32,19 @@ end
 local SKIPPED = { connection = true, expect = true, ["transfer-encoding"] = true, ["content-length"] = true,
   ["keep-alive"] = true, upgrade = true, te = true }
 
--- The path as the client sent it; or, where nginx made another one of it, that one.
+local function decode(path)
+  return (path:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function merge(path) return (path:gsub("//+", "/")) end
+
+-- The path as the client sent it, where nginx has the same and only decoded it and merged its slashes: its locations,
+-- and so its access rules, are chosen by its own. Else nginx's: with its dots resolved, or rewritten.
 local function target()
   local var = ngx.var
   local uri, args = var.uri, var.args
   local path = (var.request_uri or ""):match "^[^?]*"
-  if ngx.unescape_uri(path) ~= uri then
+  if merge(decode(path)) ~= merge(uri) then
     path = uri:gsub("[^%w%-%._~!$&'()*+,;=:@/]", function(c) return ("%%%02X"):format(c:byte()) end)
   end
   return args and path .. "?" .. args or path
@@ -53,22 +60,25 @@ local function read_file(name, limit)
   return body, size
 end
 
+-- The body and its size; one that is known to be too large is not waited for.
 local function body_of(limit)
+  local announced = tonumber(ngx.var.http_content_length)
+  if announced and announced > limit then return nil, announced end
   ngx.req.read_body()
   local body = ngx.req.get_body_data()
   if body then return body, #body end
   local name = ngx.req.get_body_file()
   if name then return read_file(name, limit) end
-  return "", 0
+  return nil, 0
 end
 
 local function request(app)
-  local fields, n = ngx.req.get_headers(0, true), 1
   local body, size = body_of(app._limits.body_bytes)
   local lines = { ("%s %s HTTP/1.%d\r\n"):format(ngx.req.get_method(), target(),
     ngx.req.http_version() == 1 and 0 or 1) }
-  for name, value in pairs(fields) do
-    if not SKIPPED[name:lower()] then
+  local n = 1
+  for name, value in pairs(ngx.req.get_headers(0)) do
+    if not SKIPPED[name] then
       for _, each in ipairs(type(value) == "table" and value or { value }) do
         n = n + 1
         lines[n] = name .. ": " .. (each == true and "" or each) .. "\r\n"

@@ -134,6 +134,7 @@ local function subscribe(stream, what, options)
   options = check.options("subscribe", options, SUBSCRIBE)
   local app = stream:_app()
   if stream.closed or not app then return nil, "closed" end
+  if app.catch_up then app.catch_up() end -- the client may come from another process, which was further
   local list = channels_of(app.channel, "subscribe", what)
   for _, channel in ipairs(list) do
     local fine, message = stream:_admits(channel)

@@ -74,7 +74,7 @@ http {
   server {
     listen 127.0.0.1:PORT OPTIONS;
     location / {
-      lua_check_client_abort on;
+      lua_check_client_abort ABORT;
       lua_http10_buffering off;
       content_by_lua_block { require "eventstream.openresty".serve(require "APP") }
     }
@@ -91,6 +91,7 @@ local function write_conf(self, app)
   if uv.getuid() == 0 then load[#load + 1] = "user root;" end -- else its workers may not read what is ours
   local values = {
     FOLDER = self.folder, WORKERS = self.workers, LOAD = table.concat(load, "\n"), TREE = TREE, HERE = HERE, APP = app,
+    ABORT = self.workers > 1 and "off" or "on", -- it must not matter
     PORT = self.port, OPTIONS = self.workers > 1 and "reuseport" or "", -- connections are spread over the workers
   }
   local path = self.folder .. "/nginx.conf"
@@ -133,6 +134,5 @@ end
 
 ---@type spec.House[]
 M.all = { own, nginx(1), nginx(2) }
-if not exists(TREE .. "/lua/eventstream/openresty.lua") then M.all = { own } end -- until it is there
 
 return M

@@ -4,6 +4,7 @@
 -- told. The handler has a thread, which a client that leaves can end; and a stream has one that takes what is due from
 -- the core and brings it to nginx, and in which its intervals are called. An owner is reachable from these threads
 -- alone: where nginx ends them without a word, it is collected, and the core told by that.
+local base = require "resty.core.base"
 local core = require "eventstream.core"
 local ffi = require "ffi"
 local ngx = require("eventstream.place").nginx
@@ -187,6 +188,7 @@ local function send_head(owner, bytes)
       end
     end
   end
+  if not fields["content-type"] then ngx.header["Content-Type"] = nil end -- instead of nginx's default
   for _, field in pairs(fields) do
     ngx.header[field[1]] = #field == 2 and field[2] or { unpack(field, 2) }
   end
@@ -206,7 +208,7 @@ function Owner:bring()
     local ok, why = true, nil
     if due ~= "" then ok, why = ngx.print(due) end
     if ok then ok, why = ngx.flush(true) end
-    if not ok then
+    if not ok and why ~= "header only" then -- which HEAD and 204 are
       handle:gone(why == "timeout" and "slow" or "client")
     elseif not more then
       self.away[0] = false
@@ -286,13 +288,34 @@ local function finish(owner, thread, pumping)
   return ngx.exit(reason == "client" and 499 or 444)
 end
 
-local told_abort = false
+-- What nginx's structures begin with, since ever.
+ffi.cdef [[
+  typedef struct { void *data, *read, *write; int fd; } eventstream_ngx_connection;
+  typedef struct { uint32_t signature; eventstream_ngx_connection *connection; } eventstream_ngx_request;
+]]
+local request_pointer = ffi.typeof "eventstream_ngx_request *"
+local SIGNATURE = 0x50545448 -- "HTTP"
 
+-- nginx's module looks for a client that leaves only where lua_check_client_abort is on, and then does not see it behind
+-- bytes that nobody reads, as TLS always sends them at its end. So the socket is watched, too. In HTTP/2 and above nginx
+-- reads everything, and knows.
+local function watch_socket(owner)
+  if ngx.req.http_version() >= 2 then return end
+  local request = ffi.cast(request_pointer, base.get_request())
+  if request.signature ~= SIGNATURE then return end
+  owner.handle:watch(request.connection.fd)
+end
+
+local function nothing() end
+
+-- Where it is on, it would end our threads without a word.
 local function watch_client(owner)
-  local ok, why = ngx.on_abort(function() owner.handle:gone "client" end)
-  if ok or told_abort then return end
-  told_abort = true
-  ngx.log(ngx.ERR, "eventstream: a client that leaves is only seen at the next write: ", why)
+  if not owner.stream then
+    ngx.on_abort(nothing) -- who asked, and has shut its side, may have its answer
+    return
+  end
+  ngx.on_abort(function() owner.handle:gone "client" end)
+  watch_socket(owner)
 end
 
 --- Serves the request of the running thread.

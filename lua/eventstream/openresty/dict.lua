@@ -51,6 +51,9 @@ function M.attach(app, options)
   dict:safe_add(self.floor, 1)
   app._core:join(("%s-%d"):format(self.epoch, dict:get(self.head) or 0))
   app._hooks.relay = function(...) return self:relay(...) end
+  app._hooks.catch_up = function()
+    while self:read() do end
+  end
   return self
 end
 

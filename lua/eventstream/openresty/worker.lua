@@ -184,6 +184,9 @@ function M.join(app, backplane)
   on_wake()
 end
 
+--- It is closed: nothing is left to do for it.
+function M.leave(app) apps[app] = nil end
+
 -- --- What a process's driver has, too ---
 
 function M.attach() end
