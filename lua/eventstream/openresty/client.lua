@@ -296,8 +296,8 @@ ffi.cdef [[
 local request_pointer = ffi.typeof "eventstream_ngx_request *"
 local SIGNATURE = 0x50545448 -- "HTTP"
 
--- nginx's module looks for a client that leaves only where lua_check_client_abort is on, and then does not see it behind
--- bytes that nobody reads, as TLS always sends them at its end. So the socket is watched, too. In HTTP/2 and above nginx
+-- nginx looks for a client that leaves only where lua_check_client_abort is on, and then does not see it behind bytes
+-- that nobody reads, as TLS always sends them at its end. So the socket is watched, too. In HTTP/2 and above nginx
 -- reads everything, and knows.
 local function watch_socket(owner)
   if ngx.req.http_version() >= 2 then return end
