@@ -60,9 +60,12 @@ static origin origin_of(const es_connection *c, const es_channel *ch, const es_s
     return (origin){ES_SUBSCRIBED_LIVE, head};
   if (start->id.ptr == NULL)
     return (origin){ES_SUBSCRIBED_LIVE, before_newest(ch, start->newcomer, head)};
-  if (position_of(c, ch, start->id, &position) && position >= ch->log.gone && position >= server->lost)
+  bool known = position_of(c, ch, start->id, &position) && position >= ch->log.gone;
+  if (known && position >= server->lost)
     return (origin){ES_SUBSCRIBED_RESUMED, position};
-  return (origin){ES_SUBSCRIBED_GAP, start->gap_live ? head : ch->log.gone};
+  if (start->gap_live)
+    return (origin){ES_SUBSCRIBED_GAP, head};
+  return (origin){ES_SUBSCRIBED_GAP, known ? position : ch->log.gone}; /* what it has, it does not get again */
 }
 
 es_subscribed es_subscribe(es_exchange *x, es_channel *ch, const es_start *start) {

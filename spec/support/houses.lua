@@ -42,7 +42,8 @@ local function what_nginx_lacks()
   if not exists(TREE .. "/build/luajit/eventstream/core.so") then return "not built: make LUA=luajit" end
 end
 
-local function free_port()
+--- A port that nothing listens on.
+function M.free_port()
   local handle = uv.new_tcp()
   assert(handle:bind("127.0.0.1", 0))
   local port = handle:getsockname().port
@@ -61,18 +62,20 @@ error_log stderr notice;
 events { worker_connections 1024; }
 http {
   access_log off;
+  client_header_timeout 2s; # browsers connect in advance: nginx, when it is to end, waits so long for a request
   client_body_temp_path FOLDER/body;
   proxy_temp_path FOLDER/proxy;
   fastcgi_temp_path FOLDER/fastcgi;
   uwsgi_temp_path FOLDER/uwsgi;
   scgi_temp_path FOLDER/scgi;
-  lua_package_path "TREE/lua/?.lua;HERE/?.lua;;";
+  lua_package_path "TREE/lua/?.lua;HERE/?.lua;TREE/examples/?.lua;;";
   lua_package_cpath "TREE/build/luajit/?.so;;";
-  lua_shared_dict eventstream 10m;
+  DICT
   init_by_lua_block { require "APP" }
-  init_worker_by_lua_block { require "eventstream.openresty".init_worker() }
+  INIT
   server {
     listen 127.0.0.1:PORT OPTIONS;
+    SERVER
     location / {
       lua_check_client_abort ABORT;
       lua_http10_buffering off;
@@ -85,33 +88,45 @@ http {
 local Nginx = {}
 Nginx.__index = Nginx
 
+local INIT = 'init_worker_by_lua_block { require "eventstream.openresty".init_worker() }'
+
 local function write_conf(self, app)
-  local load = {}
+  local load, options = {}, self.options
   for i, path in ipairs(NGINX) do load[i] = ("load_module %s;"):format(path) end
   if uv.getuid() == 0 then load[#load + 1] = "user root;" end -- else its workers may not read what is ours
   local values = {
     FOLDER = self.folder, WORKERS = self.workers, LOAD = table.concat(load, "\n"), TREE = TREE, HERE = HERE, APP = app,
-    ABORT = self.workers > 1 and "off" or "on", -- it must not matter
+    DICT = options.dict or "lua_shared_dict eventstream 10m;", INIT = options.init or INIT,
+    SERVER = options.server or "", ABORT = self.workers > 1 and "off" or "on", -- it must not matter
     PORT = self.port, OPTIONS = self.workers > 1 and "reuseport" or "", -- connections are spread over the workers
   }
   local path = self.folder .. "/nginx.conf"
   local file = assert(io.open(path, "w"))
-  file:write((CONF:gsub("%u%u+", values)))
+  file:write((CONF:gsub("%u%u+", values):gsub("%u%u+", values)))
   file:close()
   return path
 end
 
-function Nginx:open(app)
+-- Without waiting for it.
+function Nginx:start(app)
   self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/nginx-XXXXXX"))
-  self.port = free_port()
+  self.port = M.free_port()
   local args = { "-e", "stderr", "-p", self.folder, "-c", write_conf(self, app) }
   -- what the suite's Lua loads is not for LuaJIT
   self.process = process.spawn(process.find "nginx" or "/usr/sbin/nginx", args, { LUA_PATH = false, LUA_CPATH = false,
     LUA_PATH_5_1 = false, LUA_CPATH_5_1 = false })
   self.pids = {}
+end
+
+function Nginx:wait_workers()
   for i = 1, self.workers do -- its socket is open before
     self.pids[i] = tonumber((self.process:wait_line "start worker process (%d+)"))
   end
+end
+
+function Nginx:open(app)
+  self:start(app)
+  self:wait_workers()
 end
 
 -- Gracefully, else by force: the workers of a master that is killed would live on.
@@ -127,12 +142,15 @@ function Nginx:close()
   return result
 end
 
-local function nginx(workers)
+--- nginx. Options: what stands in its conf for the dict, for init_worker, and in its server.
+---@param workers integer
+---@param options { dict: string?, init: string?, server: string? }?
+function M.nginx(workers, options)
   local name = ("nginx with %d worker%s"):format(workers, workers == 1 and "" or "s")
-  return setmetatable({ name = name, workers = workers, missing = what_nginx_lacks() }, Nginx)
+  return setmetatable({ name = name, workers = workers, missing = what_nginx_lacks(), options = options or {} }, Nginx)
 end
 
 ---@type spec.House[]
-M.all = { own, nginx(1), nginx(2) }
+M.all = { own, M.nginx(1), M.nginx(2) }
 
 return M
