@@ -1,5 +1,5 @@
---- What only nginx has: several workers with one log, workers that die, reloads, TLS and HTTP/2 around the streams. What
---- is the same everywhere is in blackbox_spec.
+--- What only nginx has: several workers with one log, workers that die, reloads, TLS and HTTP/2 around the streams.
+-- What is the same everywhere is in blackbox_spec.
 
 local uv = require "luv"
 local blackbox = require "spec.support.blackbox"
@@ -320,7 +320,8 @@ describe("nginx", function()
 
     it("access rules decide by the path that nginx sees, and so does the app", function()
       open(1, { server = "location /request { deny all; }" })
-      for _, target in ipairs { "/request", "/x/../request", "/%72equest", "//request", "/x/%2e%2e/request", "/./request" } do
+      for _, target in ipairs { "/request", "/x/../request", "/%72equest", "//request", "/x/%2e%2e/request",
+        "/./request" } do
         assert.equal(403, blackbox.ask(house, "GET", target).status, target)
       end
       assert.equal(200, blackbox.ask(house, "GET", "/request/../text").status)

@@ -202,6 +202,7 @@ local Channel = core.channel
 --- The names that streams gave as `member` when they subscribed: each once, sorted; in all processes of the app.
 ---@return string[]
 function Channel:members()
+  if not core.is_channel(self) then error("members: call it with a colon: channel:members()", 2) end
   local app = self:_app()
   return app and app.members(self.name) or {}
 end
