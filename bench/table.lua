@@ -1,4 +1,4 @@
--- Prints the tables of bench/run and bench/fanout: medians of their lines "part TAB peer TAB json".
+-- Prints the tables of bench/run, bench/fanout and bench/openresty: medians of their lines "part TAB peer TAB json".
 --
 --   lua5.4 bench/table.lua bench/build/results.tsv
 
@@ -55,9 +55,13 @@ local function sum(list)
 end
 
 -- One table, where there is something to show. A column is { heading, field, and one of: format; of (relative to this
--- peer); total; range }.
-local function show(title, peers, columns)
+-- peer, where it is there); total; range }.
+local function show(title, peers, all_columns)
   if not peers then return end
+  local columns = {}
+  for _, column in ipairs(all_columns) do
+    if not column.of or peers[column.of] then columns[#columns + 1] = column end
+  end
   print(("\n%s"):format(title))
   local headings = { ("%-16s"):format("") }
   for _, column in ipairs(columns) do table.insert(headings, ("%15s"):format(column.heading)) end
@@ -103,6 +107,7 @@ show("(a) every client with an interval of 500 ms: CPU time of the server per ev
   { heading = "us/event", field = "cpu_us_per_event", format = "%.2f" },
   { heading = "of floor", field = "cpu_us_per_event", of = "floor" },
   { heading = "of Go", field = "cpu_us_per_event", of = "go" },
+  { heading = "of by hand", field = "cpu_us_per_event", of = "hand" },
   { heading = "lowest-highest", field = "cpu_us_per_event", range = true },
   { heading = "events", field = "events", format = "%.0f" },
   { heading = "bytes/event", field = "bytes_per_event", format = "%.1f" },
@@ -113,6 +118,7 @@ show("(a) every client with an interval of 500 ms: CPU time of the server per ev
 show("(b) idle streams: memory of the server per stream", results.idle, {
   { heading = "bytes/stream", field = "pss_per_stream_bytes", format = "%.0f" },
   { heading = "of Go", field = "pss_per_stream_bytes", of = "go" },
+  { heading = "of nchan", field = "pss_per_stream_bytes", of = "nchan" },
   { heading = "PSS before KB", field = "pss_before_kb", format = "%.0f" },
   { heading = "PSS with KB", field = "pss_after_kb", format = "%.0f" },
   { heading = "failures", field = "failures", total = true },
@@ -143,6 +149,7 @@ local delivery = {
 local cost = {
   { heading = "us/event", field = "cpu_us_per_event", format = "%.3f" },
   { heading = "of floor", field = "cpu_us_per_event", of = "floor" },
+  { heading = "of nchan", field = "cpu_us_per_event", of = "nchan" },
   { heading = "lowest-highest", field = "cpu_us_per_event", range = true },
   { heading = "median ms", field = "p50_ms", format = "%.1f" },
   { heading = "99 % ms", field = "p99_ms", format = "%.1f" },
@@ -157,6 +164,10 @@ warn(results.fanout)
 show("(e) 5,000 events a second to all: CPU time of the server per event delivered, and delay", results.flood, cost)
 show("(e) what arrived", results.flood, delivery)
 warn(results.flood)
+
+show("(h) 2,000 events a second to all: CPU time of the server per event delivered, and delay", results.torrent, cost)
+show("(h) what arrived", results.torrent, delivery)
+warn(results.torrent)
 
 show("(f) idle subscribers: memory of the server for each, and one event to all until the last has it", results.crowd, {
   { heading = "bytes/stream", field = "pss_per_stream_bytes", format = "%.0f" },
