@@ -36,6 +36,7 @@ typedef struct es_state {
   uint64_t calls;                   /* into Lua */
   int on_wake_ref;                  /* of another server that drives the loop by ticks */
   int (*post)(void *waiter, int n); /* its semaphores' */
+  int (*count)(void *waiter);       /* below 0: somebody waits */
   uv_signal_t signals[2];
   int on_signal_ref;
   bool has_signals, open;

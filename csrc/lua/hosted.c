@@ -13,6 +13,7 @@ typedef struct handle {
   es_connection *connection;
   es_stream *stream; /* counted; NULL where the request was refused */
   void *waiter;      /* what its thread waits on for bytes; borrowed from its owner */
+  bool plain;        /* what is brought goes out as it is */
 } handle;
 
 /* The class is the methods' upvalue: looking it up by name costs more than all else that most of them do. */
@@ -47,7 +48,7 @@ int l_host(lua_State *L) {
   else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)
     peer.family = AF_INET6;
   handle *h = es_new_userdata(L, sizeof *h);
-  *h = (handle){NULL, NULL, NULL};
+  *h = (handle){NULL, NULL, NULL, false};
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
   h->connection = es_hosted_new(app->server, &peer, h);
@@ -124,6 +125,12 @@ static int l_gone(lua_State *L) {
   handle *h = check_handle(L);
   const char *reason = luaL_checkstring(L, 2);
   es_connection_close(h->connection, strcmp(reason, "slow") == 0 ? ES_END_SLOW : ES_END_CLIENT);
+  return 0;
+}
+
+/* plain(): the head is out, and others may bring what follows while it waits. */
+static int l_plain(lua_State *L) {
+  check_handle(L)->plain = true;
   return 0;
 }
 
@@ -220,7 +227,7 @@ static int l_fed(lua_State *L) {
 static void let_go(lua_State *L, handle *h) {
   es_connection *c = h->connection;
   es_stream *s = h->stream;
-  *h = (handle){NULL, NULL, NULL};
+  *h = (handle){NULL, NULL, NULL, false};
   if (c == NULL)
     return;
   es_push_objects(L); /* another object may have its address next */
@@ -244,8 +251,23 @@ static int l_over(lua_State *L) {
   return 0;
 }
 
-/* called(owners, what): posts to the waiters of those that are called for bytes alone, which is what costs; fills the
- * lists with the others, and what they are called for (ES_CALL_...); how many. */
+/* Pushes what is to be brought to the client of a holder that sleeps, which may sleep on; false where it has to come
+ * itself. That it sleeps also says that its request is still there: nginx may have ended its threads without a word. */
+static bool push_for_sleeper(lua_State *L, es_state *state, const handle *h) {
+  es_due due;
+  if (!h->plain || h->stream == NULL || h->stream->rung || state->count(h->waiter) >= 0)
+    return false;
+  es_hosted_take(h->connection, &due);
+  if (h->connection->state == ES_CLOSED || due.bytes == 0)
+    return false;
+  if (es_hosted_took(h->connection, &due, push_due(L, &due)))
+    state->post(h->waiter, 1);
+  return true;
+}
+
+/* called(owners, what): fills the lists with those that are called, and what for: the bytes to bring to a client whose
+ * thread sleeps; or ES_CALL_... The waiters of those that are called for bytes alone, and have to come themselves, are
+ * posted to from here. How many. */
 static int l_called(lua_State *L) {
   es_state *state = es_state_of(L);
   es_connection *c;
@@ -256,18 +278,20 @@ static int l_called(lua_State *L) {
   es_push_objects(L);
   while ((c = es_hosted_next(&state->loop, &what)) != NULL) {
     const handle *h = c->hosted.holder;
-    if (what == ES_CALL_BYTES && h->waiter != NULL) {
-      state->post(h->waiter, 1);
-      continue;
-    }
-    lua_rawgetp(L, -1, c);
+    lua_rawgetp(L, 3, c);
     if (lua_isnil(L, -1)) { /* not bound yet, or its threads were ended by others */
       lua_pop(L, 1);
       continue;
     }
-    lua_rawseti(L, 1, ++count);
-    lua_pushinteger(L, (lua_Integer)what);
-    lua_rawseti(L, 2, count);
+    if (what != ES_CALL_BYTES) {
+      lua_pushinteger(L, (lua_Integer)what);
+    } else if (!push_for_sleeper(L, state, h)) {
+      state->post(h->waiter, 1);
+      lua_pop(L, 1);
+      continue;
+    }
+    lua_rawseti(L, 2, ++count);
+    lua_rawseti(L, 1, count);
   }
   lua_pushinteger(L, count);
   return 1;
@@ -281,12 +305,13 @@ static void on_wake(es_loop *loop) {
     lua_pop(L, 1); /* the function is our own: memory is out, and the next one wakes */
 }
 
-/* drive(wake, post): from now on the loop is driven by ticks alone, and calls the function when there is something to do
- * before due() has passed. post is the address of int post(void *waiter, int n). */
+/* drive(wake, post, count): from now on the loop is driven by ticks alone, and calls the function when there is something to do
+ * before due() has passed. post and count are the addresses of int post(void *waiter, int n) and int count(void *waiter). */
 static int l_drive(lua_State *L) {
   es_state *state = es_state_of(L);
   luaL_checktype(L, 1, LUA_TFUNCTION);
   state->post = (int (*)(void *, int))(uintptr_t)luaL_checknumber(L, 2);
+  state->count = (int (*)(void *))(uintptr_t)luaL_checknumber(L, 3);
   es_unref(L, &state->on_wake_ref);
   lua_pushvalue(L, 1);
   state->on_wake_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -310,11 +335,10 @@ static int l_reseed(lua_State *L) {
 }
 
 void es_open_hosted_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"bind", l_bind},     {"take", l_take},     {"gone", l_gone},
-                                     {"closed", l_closed}, {"reason", l_reason}, {"stream", l_stream},
-                                     {"done", l_done},     {"failed", l_failed}, {"closers", l_closers},
-                                     {"left", l_left},     {"fed", l_fed},       {"over", l_over},
-                                     {"watch", l_watch},   {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"bind", l_bind},     {"take", l_take}, {"gone", l_gone},     {"closed", l_closed},   {"reason", l_reason},
+      {"stream", l_stream}, {"done", l_done}, {"failed", l_failed}, {"closers", l_closers}, {"left", l_left},
+      {"fed", l_fed},       {"over", l_over}, {"watch", l_watch},   {"plain", l_plain},     {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"called", l_called}, {"drive", l_drive}, {"due", l_due}, {"reseed", l_reseed}, {NULL, NULL}};
   lua_newtable(L);

@@ -195,19 +195,31 @@ local function send_head(owner, bytes)
   owner.begun = nil
   owner.headed = true
   ngx.send_headers()
+  if owner.plain then owner.handle:plain() end
   return bytes:sub(to + 1)
+end
+
+-- Gives bytes to nginx; returns when the socket has taken them, or nil and why.
+local function print_all(owner, bytes)
+  if bytes == "" then return ngx.flush(true) end -- the head
+  local ok, why = ngx.print(bytes)
+  if ok and not (owner.plain and worker.output(owner.request)) then ok, why = ngx.flush(true) end
+  return ok, why
 end
 
 --- Brings to nginx what is due. Returns a function of an interval instead, or whether that was all there will be.
 function Owner:bring()
   local handle = self.handle
+  if self.held then
+    self.held = false
+    local ok, why = ngx.flush(true)
+    if not ok then handle:gone(why == "timeout" and "slow" or "client") end
+  end
   while true do
     local due, more = handle:take()
     if type(due) ~= "string" then return due end
     if not self.headed then due = send_head(self, due) end
-    local ok, why = true, nil
-    if due ~= "" then ok, why = ngx.print(due) end
-    if ok then ok, why = ngx.flush(true) end
+    local ok, why = print_all(self, due)
     if not ok and why ~= "header only" then -- which HEAD and 204 are
       handle:gone(why == "timeout" and "slow" or "client")
     elseif not more then
@@ -300,8 +312,7 @@ local SIGNATURE = 0x50545448 -- "HTTP"
 -- that nobody reads, as TLS always sends them at its end. So the socket is watched, too. In HTTP/2 and above nginx
 -- reads everything, and knows.
 local function watch_socket(owner)
-  if ngx.req.http_version() >= 2 then return end
-  local request = ffi.cast(request_pointer, base.get_request())
+  local request = ffi.cast(request_pointer, owner.request)
   if request.signature ~= SIGNATURE then return end
   owner.handle:watch(request.connection.fd)
 end
@@ -315,7 +326,7 @@ local function watch_client(owner)
     return
   end
   ngx.on_abort(function() owner.handle:gone "client" end)
-  watch_socket(owner)
+  if ngx.req.http_version() < 2 then watch_socket(owner) end
 end
 
 --- Serves the request of the running thread.
@@ -326,6 +337,9 @@ function M.serve(app, bytes)
   local owner = setmetatable({
     app = app, handle = handle, stream = handle:stream(), bytes = semaphore.new(0), news = semaphore.new(0),
   }, Owner)
+  -- bytes that are printed are what the socket gets: TLS and HTTP/2 hold them until they are flushed
+  owner.plain = worker.brings and ngx.req.http_version() < 2 and ngx.var.https ~= "on"
+  owner.request = base.get_request()
   owner.away = ffi.cast("bool *", handle:bind(owner, worker.address(owner.bytes.sem)))
   if not fn then
     pump(owner)

@@ -8,11 +8,29 @@ local semaphore = require "ngx.semaphore"
 
 local M = {}
 
+-- Of OpenResty's LuaJIT: the request that the running coroutine is said to serve, or nil without one.
+local has_exdata, exdata = pcall(require, "thread.exdata")
+
+--- Whether bytes can be brought to a client while its thread sleeps.
+M.brings = has_exdata
+
 local BYTES, NEWS, ROOM = 1, 2, 4 -- what a client is called for (csrc/net/hosted.h)
 local RENEW_SECONDS = 60          -- a timer's memory grows with what its thread does: the next one begins anew
 local LEASE_SECONDS = 86400
 
-pcall(ffi.cdef, "extern volatile intptr_t ngx_terminate;") -- a sig_atomic_t: set when the worker ends without a word
+pcall(ffi.cdef, [[
+  extern volatile intptr_t ngx_terminate; // a sig_atomic_t: set when the worker ends without a word
+  typedef struct {
+    unsigned char *pos, *last;
+    int64_t file_pos, file_last;
+    unsigned char *start, *end;
+    void *tag, *file, *shadow;
+    uint32_t bits;
+    int num;
+  } eventstream_ngx_buf;
+  typedef struct { eventstream_ngx_buf *buf; void *next; } eventstream_ngx_chain;
+  intptr_t ngx_http_output_filter(void *request, eventstream_ngx_chain *chain);
+]])
 
 local loop, hosted = core.loop, core.hosted
 local owners, calls = {}, {}
@@ -35,15 +53,56 @@ function M.address(pointer)
   return tonumber(ffi.cast("intptr_t", pointer))
 end
 
-local function wake_called()
-  local count = hosted.called(owners, calls)
+-- What ngx.flush sends through nginx's filters: a buffer that has nothing but the word to flush.
+local FLUSH = 0x20
+M.flush = ffi.new("eventstream_ngx_buf", { bits = FLUSH }) -- the chain's pointer does not keep it
+local flush_chain = ffi.new("eventstream_ngx_chain", { buf = M.flush })
+local output = ffi.C.ngx_http_output_filter
+local AGAIN = -2
+
+--- Writes what ngx.print left in nginx's buffers. Returns true, or nil when the socket has not taken it all.
+function M.output(request)
+  return output(request, flush_chain) ~= AGAIN or nil
+end
+
+jit.off(M.output) -- compiled code must not be called back, as it is where a filter is written in Lua
+
+-- Brings bytes to a client whose thread sleeps: to wake it would cost more than all else. ngx.print writes for the
+-- request that the running coroutine is said to serve. That its thread sleeps on our semaphore says that the request
+-- is there: whatever ends that, ends the sleep.
+local function bring(owner, bytes)
+  exdata(owner.request)
+  if not ngx.print(bytes) then
+    owner.handle:gone "client"
+  elseif M.output(owner.request) then
+    owner.away[0] = false
+  else -- its thread waits for the socket
+    owner.held = true
+    owner.bytes:post(1)
+  end
+end
+
+local function wake(count)
   for i = 1, count do
     local owner, what = owners[i], calls[i]
     owners[i] = false
+    if type(what) == "string" then
+      bring(owner, what)
+      what = 0
+    end
     if what % 2 >= BYTES then owner.bytes:post(1) end
     if what % 4 >= NEWS then owner.news:post(1) end
     if what >= ROOM then owner:roomy() end
   end
+end
+
+local function wake_called()
+  local count = hosted.called(owners, calls)
+  if not has_exdata then return wake(count) end
+  local own = exdata()
+  local ok, failure = pcall(wake, count)
+  exdata(own)
+  if not ok then error(failure, 0) end
 end
 
 -- --- The apps' own intervals ---
@@ -149,7 +208,8 @@ function M.start(options)
   for app in pairs(apps) do
     if app._place then app._place:start() end
   end
-  hosted.drive(on_wake, M.address(ffi.C.ngx_http_lua_ffi_sema_post)) -- which ngx.semaphore has declared
+  hosted.drive(on_wake, M.address(ffi.C.ngx_http_lua_ffi_sema_post),
+    M.address(ffi.C.ngx_http_lua_ffi_sema_count)) -- which ngx.semaphore has declared
   assert(ngx.timer.at(0, drive))
   assert(ngx.timer.at(LEASE_SECONDS, await_end))
 end
