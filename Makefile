@@ -133,13 +133,14 @@ test: ## install what is missing and light, build, run the core's tests and all 
 	@tools/packages build test
 	@$(MAKE) --no-print-directory check
 
-check: check-core check-specs ## the same, without installing; SPECS=spec/one_spec.lua runs one
+check: check-core check-specs ## the same, without installing; SPECS=spec/one_spec.lua runs one, QUICK=1 those below a minute
 
 check-core: $(tests)
 	@tools/check_core $^
 
+# Those tagged #long try the core for minutes, with hundreds of clients: whatever the Lua, it is the same.
 check-specs: build
-	@$(run_env) $(runner) spec/run.lua $(SPECS)
+	@$(run_env) $(runner) spec/run.lua $(if $(QUICK),--exclude-tags=long) $(SPECS)
 
 # --- Checking more ---
 

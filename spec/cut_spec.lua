@@ -27,7 +27,7 @@ local function results(child)
   return rooms, failures
 end
 
-describe("random cuts #core", function()
+describe("random cuts #long", function()
   local server, runs
 
   -- All rooms at once, so that the minute is spent once.

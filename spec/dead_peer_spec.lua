@@ -23,7 +23,7 @@ local CASES = {
   { "waits", "slow", 55, HEARTBEAT + 60, "whose handler waits for room" },
 }
 
-describe("a client whose cable is cut #core", function()
+describe("a client whose cable is cut #long", function()
   local impossible, server, loud, begun
   local closed = { down = {}, silent = {} }
 

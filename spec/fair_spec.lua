@@ -67,7 +67,7 @@ local function server(flush)
   return tonumber((child:wait_line "^port (%d+)$")), child
 end
 
-describe("fan-out", function()
+describe("fan-out #long", function()
   after_each(streams.finish)
 
   for _, flush in ipairs { "auto", 0.02 } do

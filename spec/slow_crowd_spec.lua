@@ -62,7 +62,7 @@ local function median(list)
   return list[math.ceil(#list / 2)]
 end
 
-describe("slow readers in a crowd", function()
+describe("slow readers in a crowd #long", function()
   local server, port
 
   before_each(function()
@@ -119,7 +119,7 @@ describe("slow readers in a crowd", function()
   end)
 end)
 
-describe("slow readers of a stream's own events", function()
+describe("slow readers of a stream's own events #long", function()
   after_each(streams.finish)
 
   -- One stream sends from its handler and waits, the others from intervals and are told; nobody reads at first.
