@@ -155,7 +155,7 @@ trap 'exit 130' INT TERM
 
 run_nginx() { # conf: becomes nginx; a conf of this folder, with @...@ filled in
   mkdir -p "$build/nginx"
-  sed -e "s|@PORT@|$port|; s|@FOLDER@|$build/nginx|; s|@MODULE@|${module-}|; s|@MODULES@|${modules-}|; s|@HERE@|$here|g" \
+  sed -e "s|@PORT@|$port|; s|@FOLDER@|$build/nginx|; s|@MODULE@|${module-}|; s|@MODULES@|${modules-}|; s|@HERE@|$here|g; s|@CHUNKED@|${chunked-on}|" \
     "$here/$1" >"$build/nginx/$1"
   on "$server_core" "$nginx" -e stderr -p "$build/nginx" -c "$build/nginx/$1"
 }

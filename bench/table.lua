@@ -13,9 +13,12 @@ local names = {
   hand = "by hand in nginx",
   openresty = "in nginx",
   ["openresty-batch"] = "in nginx, 20 ms",
+  ["openresty-unchunked"] = "  unchunked",
+  ["openresty-both"] = "  both",
 }
 local order = {
-  "floor", "hand", "nchan", "openresty", "openresty-batch", "eventstream", "eventstream-auto", "go", "go-all", "node",
+  "floor", "hand", "nchan", "openresty", "openresty-batch", "openresty-unchunked", "openresty-both",
+  "eventstream", "eventstream-auto", "go", "go-all", "node",
 }
 
 -- results[part][peer][field] is the list of what the runs gave.
