@@ -9,11 +9,22 @@
 #define CLASS "eventstream.hosted"
 #define TAKE_MAX 65536 /* bytes at a time: what a reader that stops keeps from the log's count */
 
+/* What nginx calls when a request goes away, whatever ends it: how its ngx_http_cleanup_t begins. */
+typedef struct guard {
+  void (*handler)(void *data);
+  void *data;
+} guard;
+
+#define CALL_LOST 8 /* beside ES_CALL_...: the request went away, and its threads, without a word */
+
 typedef struct handle {
   es_connection *connection;
   es_stream *stream; /* counted; NULL where the request was refused */
   void *waiter;      /* what its thread waits on for bytes; borrowed from its owner */
-  bool plain;        /* what is brought goes out as it is */
+  guard *guard;      /* of the request; NULL when that is gone */
+  int owner_ref;
+  bool plain; /* what is brought goes out as it is */
+  bool lost;
 } handle;
 
 /* The class is the methods' upvalue: looking it up by name costs more than all else that most of them do. */
@@ -48,7 +59,7 @@ int l_host(lua_State *L) {
   else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)
     peer.family = AF_INET6;
   handle *h = es_new_userdata(L, sizeof *h);
-  *h = (handle){NULL, NULL, NULL, false};
+  *h = (handle){.owner_ref = LUA_NOREF};
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
   h->connection = es_hosted_new(app->server, &peer, h);
@@ -67,15 +78,26 @@ int l_host(lua_State *L) {
   return 4;
 }
 
-/* bind(owner, waiter): what is called for this one, and the address of what it waits on for bytes; both borrowed. The
- * address of a bool that is to be cleared when bytes were brought after which it need not come again. */
+static void on_gone(void *data) {
+  handle *h = data;
+  h->guard = NULL;
+  h->lost = true;
+  es_connection_close(h->connection, ES_END_CLIENT);
+  es_hosted_call(h->connection, ES_CALL_NEWS);
+}
+
+/* bind(owner, waiter, guard): what is called for this one; the address of what it waits on for bytes, borrowed; and that
+ * of its request's guard, taken over. The address of a bool that is to be cleared when bytes were brought after which it
+ * need not come again. */
 static int l_bind(lua_State *L) {
   handle *h = check_handle(L);
   luaL_checkany(L, 2);
   h->waiter = (void *)(uintptr_t)luaL_checknumber(L, 3);
-  es_push_objects(L);
+  guard *of_request = (guard *)(uintptr_t)luaL_checknumber(L, 4);
   lua_pushvalue(L, 2);
-  lua_rawsetp(L, -2, h->connection);
+  h->owner_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  h->guard = of_request;
+  *of_request = (guard){on_gone, h};
   lua_pushnumber(L, (lua_Number)(uintptr_t)&h->connection->full);
   return 1;
 }
@@ -227,13 +249,12 @@ static int l_fed(lua_State *L) {
 static void let_go(lua_State *L, handle *h) {
   es_connection *c = h->connection;
   es_stream *s = h->stream;
-  *h = (handle){NULL, NULL, NULL, false};
+  if (h->guard != NULL)
+    h->guard->handler = NULL;
+  es_unref(L, &h->owner_ref);
+  *h = (handle){.owner_ref = LUA_NOREF};
   if (c == NULL)
     return;
-  es_push_objects(L); /* another object may have its address next */
-  lua_pushnil(L);
-  lua_rawsetp(L, -2, c);
-  lua_pop(L, 1);
   c->hosted.holder = NULL;
   es_hosted_free(c);
   if (s == NULL)
@@ -255,7 +276,7 @@ static int l_over(lua_State *L) {
  * itself. That it sleeps also says that its request is still there: nginx may have ended its threads without a word. */
 static bool push_for_sleeper(lua_State *L, es_state *state, const handle *h) {
   es_due due;
-  if (!h->plain || h->stream == NULL || h->stream->rung || state->count(h->waiter) >= 0)
+  if (!h->plain || h->lost || h->stream == NULL || h->stream->rung || state->count(h->waiter) >= 0)
     return false;
   es_hosted_take(h->connection, &due);
   if (h->connection->state == ES_CLOSED || due.bytes == 0)
@@ -266,7 +287,7 @@ static bool push_for_sleeper(lua_State *L, es_state *state, const handle *h) {
 }
 
 /* called(owners, what): fills the lists with those that are called, and what for: the bytes to bring to a client whose
- * thread sleeps; or ES_CALL_... The waiters of those that are called for bytes alone, and have to come themselves, are
+ * thread sleeps; or ES_CALL_..., and CALL_LOST. The waiters of those that are called for bytes alone, and have to come themselves, are
  * posted to from here. How many. */
 static int l_called(lua_State *L) {
   es_state *state = es_state_of(L);
@@ -275,22 +296,20 @@ static int l_called(lua_State *L) {
   int count = 0;
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 2, LUA_TTABLE);
-  es_push_objects(L);
   while ((c = es_hosted_next(&state->loop, &what)) != NULL) {
     const handle *h = c->hosted.holder;
-    lua_rawgetp(L, 3, c);
-    if (lua_isnil(L, -1)) { /* not bound yet, or its threads were ended by others */
-      lua_pop(L, 1);
+    if (h->owner_ref == LUA_NOREF) /* not bound yet: it comes by itself */
       continue;
-    }
+    if (h->lost)
+      what |= CALL_LOST;
     if (what != ES_CALL_BYTES) {
       lua_pushinteger(L, (lua_Integer)what);
     } else if (!push_for_sleeper(L, state, h)) {
       state->post(h->waiter, 1);
-      lua_pop(L, 1);
       continue;
     }
     lua_rawseti(L, 2, ++count);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, h->owner_ref);
     lua_rawseti(L, 1, count);
   }
   lua_pushinteger(L, count);

@@ -190,7 +190,9 @@ local function report()
 end
 
 -- The last numbers of all channels, by room.
-local function finish(body)
+local finish
+function finish(body)
+  if body:find "^another" then return ask(PORT, "/stop", finish) end
   local finals, tries, timer = {}, 0, uv.new_timer()
   for name, channel, serial in body:gmatch "(%S+) (%d+) (%d+)" do
     finals[name] = finals[name] or {}

@@ -1,4 +1,4 @@
---- The server of cut_spec. GET /ROOM streams all channels of a room; GET /start?seed=N starts the publisher of every
+--- The server of cut_spec; inside nginx, of openresty_spec. GET /ROOM streams all channels of a room; GET /start?seed=N starts the publisher of every
 -- room, GET /stop ends it and tells each channel's last number.
 --
 -- An event's data is "NUMBER CHANNEL SERIAL SIZE FILLER": its number in the room, its channel's, its number in that
@@ -58,6 +58,7 @@ app:get("/start", function(request)
 end)
 
 app:get("/stop", function()
+  if not publisher then return "another worker's\n" end
   publisher:stop()
   local lines = {}
   for name, room in pairs(ROOMS) do
@@ -70,6 +71,8 @@ app:get("/stats", function()
   local stats = app:stats()
   return ("slow %d resumes %d gaps %d\n"):format(stats.slow, stats.resumes, stats.gaps)
 end)
+
+if rawget(_G, "ngx") then return app end
 
 local listener = assert(app:listen { port = 0 })
 print("port " .. listener.port)

@@ -59,7 +59,7 @@ pid FOLDER/nginx.pid;
 worker_processes WORKERS;
 LOAD
 error_log stderr notice;
-events { worker_connections 1024; }
+events { worker_connections 4096; }
 http {
   access_log off;
   client_header_timeout 2s; # browsers connect in advance: nginx, when it is to end, waits so long for a request
@@ -68,7 +68,7 @@ http {
   fastcgi_temp_path FOLDER/fastcgi;
   uwsgi_temp_path FOLDER/uwsgi;
   scgi_temp_path FOLDER/scgi;
-  lua_package_path "TREE/lua/?.lua;HERE/?.lua;TREE/examples/?.lua;;";
+  lua_package_path "TREE/lua/?.lua;HERE/?.lua;TREE/?.lua;TREE/examples/?.lua;;";
   lua_package_cpath "TREE/build/luajit/?.so;;";
   DICT
   init_by_lua_block { require "APP" }

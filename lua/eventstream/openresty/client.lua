@@ -2,8 +2,8 @@
 --
 -- The thread that nginx runs sees to the end: it waits for news, and when the exchange is over it calls what is to be
 -- told. The handler has a thread, which a client that leaves can end; and a stream has one that takes what is due from
--- the core and brings it to nginx, and in which its intervals are called. An owner is reachable from these threads
--- alone: where nginx ends them without a word, it is collected, and the core told by that.
+-- the core and brings it to nginx, and in which its intervals are called. nginx may end them all without a word
+-- (ngx.exit in a handler does): the core then hears of it by the request's guard, and Owner:lost does what is left.
 local base = require "resty.core.base"
 local core = require "eventstream.core"
 local ffi = require "ffi"
@@ -275,6 +275,18 @@ local function tell_closers(owner, reason)
   end
 end
 
+local function lost(owner)
+  tell_closers(owner, owner.handle:reason() or "client")
+  tell_left(owner)
+  owner.handle:over()
+end
+
+--- The request went away, and its threads. Called by the driving thread, which must not wait.
+function Owner:lost()
+  self.over = true
+  ngx.thread.spawn(lost, self)
+end
+
 local function finish(owner, thread, pumping)
   local handle, reason = owner.handle, owner.handle:reason()
   owner.over = true
@@ -304,6 +316,7 @@ end
 ffi.cdef [[
   typedef struct { void *data, *read, *write; int fd; } eventstream_ngx_connection;
   typedef struct { uint32_t signature; eventstream_ngx_connection *connection; } eventstream_ngx_request;
+  void *ngx_http_cleanup_add(void *request, size_t size);
 ]]
 local request_pointer = ffi.typeof "eventstream_ngx_request *"
 local SIGNATURE = 0x50545448 -- "HTTP"
@@ -340,7 +353,8 @@ function M.serve(app, bytes)
   -- bytes that are printed are what the socket gets: TLS and HTTP/2 hold them until they are flushed
   owner.plain = worker.brings and ngx.req.http_version() < 2 and ngx.var.https ~= "on"
   owner.request = base.get_request()
-  owner.away = ffi.cast("bool *", handle:bind(owner, worker.address(owner.bytes.sem)))
+  owner.away = ffi.cast("bool *", handle:bind(owner, worker.address(owner.bytes.sem),
+    worker.address(ffi.C.ngx_http_cleanup_add(owner.request, 0))))
   if not fn then
     pump(owner)
     local _, orderly = handle:closed()

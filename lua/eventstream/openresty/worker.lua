@@ -14,7 +14,7 @@ local has_exdata, exdata = pcall(require, "thread.exdata")
 --- Whether bytes can be brought to a client while its thread sleeps.
 M.brings = has_exdata
 
-local BYTES, NEWS, ROOM = 1, 2, 4 -- what a client is called for (csrc/net/hosted.h)
+local BYTES, NEWS, ROOM, LOST = 1, 2, 4, 8 -- what a client is called for (csrc/net/hosted.h, csrc/lua/hosted.c)
 local RENEW_SECONDS = 60          -- a timer's memory grows with what its thread does: the next one begins anew
 local LEASE_SECONDS = 86400
 
@@ -82,27 +82,40 @@ local function bring(owner, bytes)
   end
 end
 
+local at, own -- the one that is being called; the driving thread's own request
+
 local function wake(count)
-  for i = 1, count do
-    local owner, what = owners[i], calls[i]
-    owners[i] = false
+  while at < count do
+    at = at + 1
+    local owner, what = owners[at], calls[at]
     if type(what) == "string" then
       bring(owner, what)
-      what = 0
+    elseif what >= LOST then
+      if own then exdata(own) end
+      owner:lost()
+    else
+      if what % 2 >= BYTES then owner.bytes:post(1) end
+      if what % 4 >= NEWS then owner.news:post(1) end
+      if what >= ROOM then owner:roomy() end
     end
-    if what % 2 >= BYTES then owner.bytes:post(1) end
-    if what % 4 >= NEWS then owner.news:post(1) end
-    if what >= ROOM then owner:roomy() end
+    owners[at] = false
   end
 end
 
 local function wake_called()
   local count = hosted.called(owners, calls)
-  if not has_exdata then return wake(count) end
-  local own = exdata()
-  local ok, failure = pcall(wake, count)
-  exdata(own)
-  if not ok then error(failure, 0) end
+  own = has_exdata and exdata() or nil
+  at = 0
+  repeat
+    local ok, failure = pcall(wake, count)
+    if own then exdata(own) end
+    if not ok then -- it costs this one, and the others' turn is still to come
+      ngx.log(ngx.CRIT, "eventstream: ", failure)
+      local owner = owners[at]
+      owners[at] = false
+      pcall(owner.handle.gone, owner.handle, "client")
+    end
+  until ok
 end
 
 -- --- The apps' own intervals ---
