@@ -1,5 +1,5 @@
---- The server of cut_spec; inside nginx, of openresty_spec. GET /ROOM streams all channels of a room; GET /start?seed=N starts the publisher of every
--- room, GET /stop ends it and tells each channel's last number.
+--- The server of cut_spec; inside nginx, of openresty_spec. GET /ROOM streams all channels of a room; GET
+-- /start?seed=N starts the publisher of every room, GET /stop ends it and tells each channel's last number.
 --
 -- An event's data is "NUMBER CHANNEL SERIAL SIZE FILLER": its number in the room, its channel's, its number in that
 -- channel, and how long FILLER is.

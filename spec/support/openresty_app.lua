@@ -30,6 +30,14 @@ app:post("/hole", function()
   end
 end)
 
+-- nginx ends the request, and all of its threads, without a word.
+app:stream("/exit", function(stream, request)
+  stream:on_close(function(reason) app:channel(request.query.report):publish(reason) end)
+  stream:subscribe "news"
+  stream:sleep(0.01)
+  ngx.exit(ngx.OK)
+end)
+
 -- What cannot be had here, and what is said then.
 app:get("/impossible", function()
   local lines = {}
