@@ -27,8 +27,13 @@ Owner.__index = Owner
 
 -- The handler waits until something wakes it, or for so long; false at the time's end.
 local function wait(owner, what, seconds)
+  local turn = owner.turn
+  if not turn then
+    turn = semaphore.new(0)
+    owner.turn = turn
+  end
   owner.waits = what
-  local woken = owner.turn:wait(seconds)
+  local woken = turn:wait(seconds)
   owner.waits = nil
   return woken
 end
@@ -44,7 +49,7 @@ local function dead(owner)
   if owner.told then
     owner.parked = true
     owner.news:post(1)
-    while true do owner.turn:wait(DAY) end
+    while true do wait(owner, nil, DAY) end
   end
   owner.told = true
   return nil, "closed"
@@ -160,6 +165,12 @@ local function run_handler(owner, fn, first, second)
   end
   owner.news:post(1)
   owner.bytes:post(1)
+end
+
+-- The handler's thread, as long as it runs: afterwards nginx would keep it until it is asked what became of it.
+local function reap(owner, thread)
+  if owner.handler or not thread then return thread end
+  ngx.thread.wait(thread)
 end
 
 -- --- Bytes ---
@@ -361,13 +372,13 @@ function M.serve(app, bytes)
     handle:over()
     return not orderly and ngx.exit(444) or nil
   end
-  owner.turn = semaphore.new(0)
   watch_client(owner)
   if owner.stream then by_stream[owner.stream] = owner end
-  local thread = ngx.thread.spawn(run_handler, owner, fn, first, second)
+  local thread = reap(owner, ngx.thread.spawn(run_handler, owner, fn, first, second))
   local pumping = owner.stream and ngx.thread.spawn(run_pump, owner)
   while not handle:reason() do
     owner.news:wait(DAY)
+    thread = reap(owner, thread)
     tell_left(owner)
   end
   return finish(owner, thread, pumping)
