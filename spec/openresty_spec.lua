@@ -101,6 +101,20 @@ describe("nginx", function()
     close()
   end)
 
+  it("sends clients away when the app is closed, so that browsers come back", function()
+    open(1)
+    local client = join "news"
+    blackbox.ask(house, "POST", "/close-app")
+    client:finish()
+    local function ask(accept) return blackbox.ask(house, "GET", "/text", { "Accept: " .. accept }) end
+    process.wait(function() return ask("text/plain").status == 503 end, nil, "503")
+    local stream = ask "text/event-stream"
+    assert.same({ 200, "text/event-stream" }, { stream.status, stream.headers["content-type"] })
+    assert.matches("^retry: %d%d%d%d\n\n$", stream.body)
+    assert.equal("1", ask("text/plain").headers["retry-after"])
+    close()
+  end)
+
   it("answers 500 and says why where init_worker was forgotten", function()
     open(1, { init = "" })
     assert.equal(500, blackbox.ask(house, "GET", "/text").status)

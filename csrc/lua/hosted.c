@@ -45,7 +45,7 @@ void es_hosted_begins(es_stream *s) {
 }
 
 /* host(request, address, port): takes a request, as bytes; a handle, and the function to call with two arguments; or the
- * handle alone, where the answer is there already. */
+ * handle alone, where the answer is there already; or nothing: the app is closed. */
 int l_host(lua_State *L) {
   es_app *app = es_check_app(L, 1);
   es_slice bytes;
@@ -53,7 +53,7 @@ int l_host(lua_State *L) {
   const char *address = lua_tostring(L, 3);
   es_peer peer = {.port = (uint16_t)lua_tonumber(L, 4)};
   if (app->server == NULL)
-    return es_fail(L, "the app is closed");
+    return 0;
   if (address != NULL && uv_inet_pton(AF_INET, address, peer.address) == 0)
     peer.family = AF_INET;
   else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)

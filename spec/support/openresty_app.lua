@@ -38,6 +38,8 @@ app:stream("/exit", function(stream, request)
   ngx.exit(ngx.OK)
 end)
 
+app:post("/close-app", function() app:close() end)
+
 -- What cannot be had here, and what is said then.
 app:get("/impossible", function()
   local lines = {}

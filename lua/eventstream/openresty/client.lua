@@ -353,11 +353,24 @@ local function watch_client(owner)
   if ngx.req.http_version() < 2 then watch_socket(owner) end
 end
 
+-- The app is closed. An EventSource would never come back after any status but 200 (WHATWG HTML, 9.2.3).
+local function send_away()
+  if (ngx.var.http_accept or ""):find("text/event-stream", 1, true) then
+    ngx.header["Content-Type"] = "text/event-stream"
+    ngx.header["Cache-Control"] = "no-cache, no-transform"
+    ngx.print(("retry: %d\n\n"):format(1000 + math.random(4000)))
+    return
+  end
+  ngx.header["Retry-After"] = 1
+  return ngx.exit(503)
+end
+
 --- Serves the request of the running thread.
 ---@param app eventstream.App
 ---@param bytes string the request
 function M.serve(app, bytes)
   local handle, fn, first, second = app._core:host(bytes, ngx.var.remote_addr, ngx.var.remote_port)
+  if not handle then return send_away() end
   local owner = setmetatable({
     app = app, handle = handle, stream = handle:stream(), bytes = semaphore.new(0), news = semaphore.new(0),
   }, Owner)

@@ -207,7 +207,7 @@ local function await_end(premature)
     if app._place then app._place:leave() end
     app:close(closing)
   end
-  on_wake()
+  ngx.timer.at(0, on_wake) -- a post alone would be seen at nginx's next event only, of which there may be none
 end
 
 --- Begins in this worker.
