@@ -148,6 +148,8 @@ sanitizers := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 
 .PHONY: sanitize valgrind fuzz fuzz-all lint format bench fresh clean help
 sanitize: ## `check` under gcc's address, leak and undefined behaviour sanitizers
+	@if [ -n "$$(command -v luajit)" ]; then $(MAKE) --no-print-directory build CC=gcc LUA=luajit \
+	  BUILD=build/sanitize-luajit CFLAGS="$(sanitizers)"; fi
 	@$(MAKE) --no-print-directory check CC=gcc BUILD=build/sanitize CFLAGS="$(sanitizers)" \
 	  runner=$(CURDIR)/tools/lua_sanitized
 

@@ -9,6 +9,9 @@ local M = {}
 local HERE = assert(uv.fs_realpath(debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$"))
 local TREE = HERE:match "^(.*)/spec/support$"
 local MODULES = "/usr/lib/nginx/modules/"
+-- Where the suite runs with a sanitizer, nginx does, too.
+local SANITIZED = os.getenv "ASAN_OPTIONS" ~= nil
+local BUILD = TREE .. (SANITIZED and "/build/sanitize-luajit" or "/build/luajit")
 local NGINX = { MODULES .. "ndk_http_module.so", MODULES .. "ngx_http_lua_module.so" }
 
 ---@class spec.House
@@ -39,7 +42,7 @@ local function what_nginx_lacks()
   for _, path in ipairs(NGINX) do
     if not exists(path) then return path .. " is not installed" end
   end
-  if not exists(TREE .. "/build/luajit/eventstream/core.so") then return "not built: make LUA=luajit" end
+  if not exists(BUILD .. "/eventstream/core.so") then return "not built: make LUA=luajit, or make sanitize" end
 end
 
 --- A port that nothing listens on.
@@ -69,7 +72,7 @@ http {
   uwsgi_temp_path FOLDER/uwsgi;
   scgi_temp_path FOLDER/scgi;
   lua_package_path "TREE/lua/?.lua;HERE/?.lua;TREE/?.lua;TREE/examples/?.lua;;";
-  lua_package_cpath "TREE/build/luajit/?.so;;";
+  lua_package_cpath "BUILD/?.so;;";
   DICT
   init_by_lua_block { require "APP" }
   INIT
@@ -95,7 +98,8 @@ local function write_conf(self, app)
   for i, path in ipairs(NGINX) do load[i] = ("load_module %s;"):format(path) end
   if uv.getuid() == 0 then load[#load + 1] = "user root;" end -- else its workers may not read what is ours
   local values = {
-    FOLDER = self.folder, WORKERS = self.workers, LOAD = table.concat(load, "\n"), TREE = TREE, HERE = HERE, APP = app,
+    FOLDER = self.folder, WORKERS = self.workers, LOAD = table.concat(load, "\n"), BUILD = BUILD, TREE = TREE,
+    HERE = HERE, APP = app,
     DICT = options.dict or "lua_shared_dict eventstream 10m;", INIT = options.init or INIT,
     SERVER = options.server or "", ABORT = self.workers > 1 and "off" or "on", -- it must not matter
     PORT = self.port, OPTIONS = self.workers > 1 and "reuseport" or "", -- connections are spread over the workers
@@ -113,8 +117,13 @@ function Nginx:start(app)
   self.port = M.free_port()
   local args = { "-e", "stderr", "-p", self.folder, "-c", write_conf(self, app) }
   -- what the suite's Lua loads is not for LuaJIT
-  self.process = process.spawn(process.find "nginx" or "/usr/sbin/nginx", args, { LUA_PATH = false, LUA_CPATH = false,
-    LUA_PATH_5_1 = false, LUA_CPATH_5_1 = false })
+  local env = { LUA_PATH = false, LUA_CPATH = false, LUA_PATH_5_1 = false, LUA_CPATH_5_1 = false }
+  if SANITIZED then
+    local child = io.popen "gcc -print-file-name=libasan.so"
+    env.LD_PRELOAD, env.ASAN_OPTIONS = child:read "*l", "detect_leaks=0" -- nginx itself frees little at its end
+    child:close()
+  end
+  self.process = process.spawn(process.find "nginx" or "/usr/sbin/nginx", args, env)
   self.pids = {}
 end
 
