@@ -3,11 +3,12 @@
 local uv = require "luv"
 local json = require "dkjson"
 local blackbox = require "spec.support.blackbox"
+local channels = require "spec.support.channels"
 local houses = require "spec.support.houses"
 local process = require "spec.support.process"
 local readers = require "spec.support.readers"
 
-local numbers = blackbox.numbers
+local numbers = channels.numbers
 local ID = "^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%-%d+$"
 
 -- A vector's strings have one character per byte.

@@ -366,12 +366,4 @@ function M.replay(house, channel, last_id, query)
   return table.remove(list):match "^result:(%a+)$", list, client
 end
 
---- "1" .. "n", or from .. to.
-function M.numbers(from, to)
-  if not to then from, to = 1, from end
-  local list = {}
-  for i = from, to do list[#list + 1] = tostring(i) end
-  return list
-end
-
 return M
