@@ -123,7 +123,7 @@ serve: build
 NGINX ?= nginx
 
 openresty: ## install what is missing, build, serve the examples inside nginx on http://127.0.0.1:8080/
-	@tools/packages build openresty
+	@LUA=luajit tools/packages build openresty
 	@$(MAKE) --no-print-directory LUA=luajit serve-openresty
 
 serve-openresty: build
