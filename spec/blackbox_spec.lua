@@ -713,8 +713,15 @@ local function test_slow_readers(here)
       assert.is_false(client.whole)
       local back = wait_number(here.join(name, nil, client:last_id()), n)
       local all = client:data()
+      local before = #all
       for _, data in ipairs(back:data()) do all[#all + 1] = data end
-      assert.same(numbers(n), all)
+      if all[before + 1] == "gap:" .. name and here.house.workers > 1 then
+        -- until another worker's report of it was here, more than the history was published
+        assert.same(numbers(before), { (table.unpack or unpack)(all, 1, before) })
+        assert.same(numbers(tonumber(all[before + 2]), n), { (table.unpack or unpack)(all, before + 2) })
+      else
+        assert.same(numbers(n), all)
+      end
       assert.same(numbers(n), wait_number(other, n):data()) -- the others did not notice
     end)
 

@@ -235,6 +235,14 @@ describe("nginx", function()
       close()
     end)
 
+    it("that is full has room for no other app, and says so", function()
+      open(2, SMALL)
+      for _ = 1, 60 do blackbox.ask(house, "POST", "/big?to=news&bytes=4000") end
+      assert.matches("new: the shared dict eventstream has no room for another app (no memory): make it larger",
+        blackbox.ask(house, "GET", "/another").body, 1, true)
+      close()
+    end)
+
     it("refuses what would fill it alone", function()
       open(2, SMALL)
       local client = join "news"

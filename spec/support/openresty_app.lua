@@ -40,6 +40,15 @@ end)
 
 app:post("/close-app", function() app:close() end)
 
+app:get("/another", function()
+  for i = 1, 1000 do
+    local ok, message = pcall(eventstream.new,
+      { backplane = require("eventstream.openresty").dict { prefix = ("p"):rep(2000) .. i } })
+    if not ok then return message end
+  end
+  return "none was refused"
+end)
+
 -- What cannot be had here, and what is said then.
 app:get("/impossible", function()
   local lines = {}

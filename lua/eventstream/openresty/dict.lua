@@ -45,10 +45,13 @@ function M.attach(app, options)
     excepts = {}, lease_at = 0, slot_at = 0, pid = ngx.worker.pid(),
   }, Place)
   local drawn = app._core:id(0):match "^(%x+)"
-  assert(dict:safe_add(prefix .. "epoch", drawn) or dict:get(prefix .. "epoch"))
+  for key, value in pairs { [prefix .. "epoch"] = drawn, [self.head] = 0, [self.floor] = 1 } do
+    local ok, why = dict:safe_add(key, value)
+    if not ok and why ~= "exists" then
+      error(("new: the shared dict %s has no room for another app (%s): make it larger"):format(options.name, why), 0)
+    end
+  end
   self.epoch = dict:get(prefix .. "epoch")
-  dict:safe_add(self.head, 0)
-  dict:safe_add(self.floor, 1)
   app._core:join(("%s-%d"):format(self.epoch, dict:get(self.head) or 0))
   app._hooks.relay = function(...) return self:relay(...) end
   app._hooks.catch_up = function()
@@ -76,6 +79,12 @@ function Place:store(key, value, seconds)
   return ok, why
 end
 
+-- Of a frame, in seconds: the leader deletes it sooner; this is for when the app is served no more. 0: any.
+function Place:lifetime()
+  local seconds = self.app._hooks.longest_history()
+  return seconds and 2 * seconds + 60 or 0
+end
+
 --- What the core calls for each event that is published, and for a channel that is closed: the event's id, or true; or
 --- nil and why.
 function Place:relay(name, kind, packed, except)
@@ -84,7 +93,7 @@ function Place:relay(name, kind, packed, except)
   local number, why = self.dict:incr(self.head, 1)
   if not number then return nil, why end
   local ok
-  ok, why = self:store(self.frame .. number, record)
+  ok, why = self:store(self.frame .. number, record, self:lifetime())
   if not ok then
     self:store(self.frame .. number, "x") -- nobody need wait for it
     self:read()

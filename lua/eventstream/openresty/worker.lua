@@ -233,13 +233,15 @@ function M.running() return running end
 local OWN = debug.getinfo(1, "S").source:match "^(.*)openresty[/\\]worker%.lua$"
 local sources = {}
 
---- The same for the same app in each worker, and after a reload: the file that made it.
+--- The same for the same app in each worker, and after a reload: the name of the file that made it, without its folder,
+--- which may be another one with each release, and its number among those of that name.
 function M.source()
   local level, source = 2, OWN
   while source:sub(1, #OWN) == OWN or source == "=[C]" or source:sub(1, 2) == "=(" do
     local info = debug.getinfo(level, "S")
     level, source = level + 1, info and info.source or "?"
   end
+  source = source:match "[^/\\]*$"
   sources[source] = (sources[source] or 0) + 1
   return source .. "#" .. sources[source]
 end
