@@ -1127,6 +1127,56 @@ local function test_answers(here)
   end)
 end
 
+local function test_guards(here)
+  describe("app:before", function()
+    for _, target in ipairs { "/guarded", "/guarded/stream", "/guarded/none" } do
+      it("refuses who asks for " .. target, function()
+        local client = here.ask("GET", target)
+        assert.same({ 401, "who are you?", "Basic" },
+          { client.status, client.body, client.headers["www-authenticate"] })
+      end)
+    end
+
+    it("refuses HEAD of a stream, too", function() assert.equal(401, here.ask("HEAD", "/guarded/stream").status) end)
+
+    it("lets others through, with what it learned", function()
+      assert.equal("ann", here.ask("GET", "/guarded?user=ann").body)
+      assert.matches("\n\ndata: ann\n\n$", here.ask("GET", "/guarded/stream?user=ann").body)
+      local head = here.ask("HEAD", "/guarded/stream?user=ann")
+      assert.same({ 200, "text/event-stream" }, { head.status, head.headers["content-type"] })
+      assert.equal(404, here.ask("GET", "/guarded/none?user=ann").status)
+    end)
+
+    it("that fails lets nobody in", function()
+      assert.equal(500, here.ask("GET", "/guarded?fails=1&user=ann").status)
+      assert.matches("^retry: %d+\n\n$", here.ask("GET", "/guarded/stream?fails=1&user=ann").body)
+    end)
+  end)
+
+  it("a request that names another host is refused with 421", function()
+    local client = here.connect():raw("GET /text HTTP/1.1\r\nHost: evil.test\r\n\r\n"):finish()
+    assert.equal(421, client.status)
+  end)
+
+  it("a page of another origin is refused with 403", function()
+    assert.equal(403, here.ask("GET", "/text", { "Origin: https://evil.test" }).status)
+    assert.equal(200, here.ask("GET", "/text", { "Origin: https://good.test" }).status)
+  end)
+
+  it("a trusted proxy tells who its client is", function()
+    local body = here.ask("GET", "/request", { "X-Forwarded-For: 6.6.6.6, 203.0.113.9" }).body
+    assert.matches("\nremote 203.0.113.9\n", "\n" .. body, 1, true)
+  end)
+
+  it("a stream expires", function()
+    local report, query = here.reports()
+    local client = here.ask("GET", "/expire?after=0.1&" .. query)
+    assert.is_true(client.proper)
+    assert.same({ "closed expired" }, report:wait_data "closed expired")
+    assert.equal(200, here.ask("GET", "/expire?after=-1").status)
+  end)
+end
+
 local function test_readers(here)
   local function url(target) return ("http://127.0.0.1:%d%s"):format(here.house.port, target) end
 
@@ -1187,6 +1237,7 @@ for _, house in ipairs(houses.all) do
     test_posts(here)
     test_requests(here)
     test_answers(here)
+    test_guards(here)
     test_readers(here)
   end)
 end

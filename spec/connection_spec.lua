@@ -741,7 +741,7 @@ describe("a stream's connection", function()
       local start = uv.hrtime()
       local client = open()
       client:wait_end()
-      assert(seconds_since(start) >= 0.09)
+      assert(seconds_since(start) >= 0.079)
       assert.is_nil(client.failure)
       assert.is_true(select(4, client:answer()))
       ended "expired"
@@ -753,6 +753,20 @@ describe("a stream's connection", function()
       end, { heartbeat = 0.02, limits = { stream_seconds = 0.1 } })
       open():wait_end()
       ended "expired"
+    end)
+
+    it("ends each at an age of its own, so that they do not come back together", function()
+      local ages = {}
+      listen(function(opened)
+        local start = uv.hrtime()
+        opened:on_close(function() ages[#ages + 1] = seconds_since(start) end)
+        opened:hold()
+      end, { limits = { stream_seconds = 0.5 } })
+      for _ = 1, 40 do open() end
+      net.wait(function() return #ages == 40 end, "the end of all")
+      table.sort(ages)
+      assert(ages[1] >= 0.399, ages[1])
+      assert(ages[40] - ages[1] > 0.03, ages[40] - ages[1])
     end)
 
     it("tells a handler that sleeps", function()
@@ -1073,8 +1087,9 @@ describe("listen", function()
 
   it("raises when nothing, or more than one thing, says where", function()
     listen { port = 0 }
-    assert.has_error(function() app:listen {} end, "listen: give one of port, path and fd")
-    assert.has_error(function() app:listen { port = 0, path = path } end, "listen: give one of port, path and fd")
+    local message = "listen: give one of port, path, fd and activated"
+    assert.has_error(function() app:listen {} end, message)
+    assert.has_error(function() app:listen { port = 0, path = path } end, message)
     assert.has_error(function() app:listen() end, "listen: options must be a table, not nil: { port = 8080 }")
   end)
 end)

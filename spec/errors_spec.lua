@@ -55,12 +55,14 @@ describe("the error of", function()
     }
 
     it("and where none is like it, all that there are", function()
-      assert.equal("listen: unknown option 'colour' (there are: fd, host, path, port)",
+      assert.equal("listen: unknown option 'colour' (there are: activated, fd, host, path, port, proxy_protocol, "
+        .. "reuse_port)",
         message_of("app:listen { colour = 1 }", app))
     end)
 
     it("and a list in its place is no option", function()
-      assert.equal("listen: unknown option '1' (there are: fd, host, path, port)",
+      assert.equal("listen: unknown option '1' (there are: activated, fd, host, path, port, proxy_protocol, "
+        .. "reuse_port)",
         message_of("app:listen { 8080 }", app))
     end)
   end)
@@ -89,17 +91,18 @@ describe("the error of", function()
       { "eventstream.new { limits = { backlog_bytes = {} } }",
         "new: limits.backlog_bytes must be a whole number, 1 or more, not a table" },
       { "eventstream.new { limits = { stream_seconds = NAN } }",
-        "new: limits.stream_seconds must be a number of seconds above 0, at most ten years, not " .. tostring(NAN) },
+        "new: limits.stream_seconds must be a number of seconds above 0, at most ten years, or false, not "
+        .. tostring(NAN) },
       { "app:listen { port = '8080' }", "listen: port must be a whole number from 0 to 65535, not '8080'" },
       { "app:listen { port = 65536 }", "listen: port must be a whole number from 0 to 65535, not 65536" },
       { "app:listen { port = 0, host = 127 }", "listen: host must be a string, not 127" },
       { "app:listen()", "listen: options must be a table, not nil: { port = 8080 }" },
       { "app:listen(8080)", "listen: options must be a table, not number" },
-      { "app:listen {}", "listen: give one of port, path and fd" },
-      { "app:listen { host = '127.0.0.1' }", "listen: give one of port, path and fd" },
-      { "app:listen { port = 0, path = '/tmp/x.sock' }", "listen: give one of port, path and fd" },
+      { "app:listen {}", "listen: give one of port, path, fd and activated" },
+      { "app:listen { host = '127.0.0.1' }", "listen: give one of port, path, fd and activated" },
+      { "app:listen { port = 0, path = '/tmp/x.sock' }", "listen: give one of port, path, fd and activated" },
       { "app:serve()", "listen: options must be a table, not nil: { port = 8080 }" },
-      { "app:serve {}", "listen: give one of port, path and fd" },
+      { "app:serve {}", "listen: give one of port, path, fd and activated" },
       { "app:close { grace = -1 }", "close: grace must be a number of seconds, 0 or more, at most ten years, not -1" },
       { "app:close(5)", "close: options must be a table, not number" },
       { "app.get('/', print)", "get: call it with a colon: app:get(...)" },

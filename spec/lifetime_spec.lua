@@ -104,9 +104,11 @@ describe("a server", function()
       eventstream.run()
     ]] })
     local port = tonumber((child:wait_line "^port (%d+)$"))
-    local client = net.connect(port):get("/")
+    local refused = net.connect(port):get("/")
+    refused:wait "^HTTP/1.1 503 "
+    refused:close()
     child:wait_line "^again$"
-    client:wait "served"
+    net.connect(port):get("/"):wait "served"
     child:kill "sigterm"
     assert.equal(0, child:wait_exit())
   end)

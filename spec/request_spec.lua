@@ -645,7 +645,7 @@ describe("a request that is refused", function()
   end)
 
   describe("by limits.header_seconds", function()
-    local limits = { header_seconds = 0.2 }
+    local limits = { header_seconds = 0.2, body_seconds = 0.2 }
 
     -- Sends bytes one by one, each a while after the one before.
     local function dribble(client, bytes)

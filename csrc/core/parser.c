@@ -32,6 +32,7 @@ struct es_parser {
   int in;
   char *body;
   size_t body_len, body_size;
+  es_budget *budget;
   bool begun, head_done, wants_continue;
   int status;
   const char *reason;
@@ -60,6 +61,20 @@ static int add_text(es_parser *p, const char *bytes, size_t len) {
   }
   memcpy(p->text + p->text_len, bytes, len);
   p->text_len += len;
+  return 0;
+}
+
+/* Makes room for a body of so many bytes. */
+static int grow_body(es_parser *p, size_t size) {
+  if (p->budget != NULL && !es_budget_allows(p->budget, size - p->body_size))
+    return refuse(p, 503, "the server is full");
+  char *body = realloc(p->body, size);
+  if (body == NULL)
+    return refuse(p, 500, "out of memory");
+  if (p->budget != NULL)
+    p->budget->used += size - p->body_size;
+  p->body = body;
+  p->body_size = size;
   return 0;
 }
 
@@ -197,12 +212,8 @@ static int on_head(llhttp_t *http) {
   if (http->flags & F_CONTENT_LENGTH) {
     if (http->content_length > p->body_bytes)
       return refuse(p, 413, "the request's body is too large");
-    if (http->content_length > 0) {
-      p->body = malloc((size_t)http->content_length);
-      if (p->body == NULL)
-        return refuse(p, 500, "out of memory");
-      p->body_size = (size_t)http->content_length;
-    }
+    if (http->content_length > 0 && grow_body(p, (size_t)http->content_length) != 0)
+      return HPE_USER;
   }
   if (!sized || ((http->flags & F_CONTENT_LENGTH) != 0 && http->content_length == 0))
     p->wants_continue = false;
@@ -219,11 +230,8 @@ static int on_body(llhttp_t *http, const char *at, size_t len) {
       size *= 2;
     if (size > p->body_bytes)
       size = p->body_bytes;
-    char *body = realloc(p->body, size);
-    if (body == NULL)
-      return refuse(p, 500, "out of memory");
-    p->body = body;
-    p->body_size = size;
+    if (grow_body(p, size) != 0)
+      return HPE_USER;
   }
   memcpy(p->body + p->body_len, at, len);
   p->body_len += len;
@@ -273,7 +281,10 @@ static int on_done(llhttp_t *http) {
   }
   r->body_memory = p->body;
   r->body = (es_slice){p->body, p->body_len};
+  if (p->budget != NULL)
+    p->budget->used -= p->body_size - p->body_len;
   p->body = NULL;
+  p->body_size = 0;
   r->minor = http->http_minor;
   r->keep_alive = llhttp_should_keep_alive(http) != 0;
   r->head = http->method == HTTP_HEAD;
@@ -303,12 +314,13 @@ static void reset(es_parser *p) {
   p->begun = p->head_done = p->wants_continue = false;
 }
 
-es_parser *es_parser_new(size_t header_bytes, size_t body_bytes) {
+es_parser *es_parser_new(size_t header_bytes, size_t body_bytes, es_budget *budget) {
   es_parser *p = calloc(1, sizeof *p);
   if (p == NULL)
     return NULL;
   p->header_bytes = header_bytes;
   p->body_bytes = body_bytes;
+  p->budget = budget;
   reset(p);
   return p;
 }
@@ -316,6 +328,8 @@ es_parser *es_parser_new(size_t header_bytes, size_t body_bytes) {
 void es_parser_free(es_parser *p) {
   if (p == NULL)
     return;
+  if (p->budget != NULL)
+    p->budget->used -= p->body_size + (p->request != NULL ? p->request->body.len : 0);
   es_request_unref(p->request);
   free(p->text);
   free(p->lines);
@@ -377,6 +391,10 @@ es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *ta
 
 bool es_parser_begun(const es_parser *p) {
   return p->begun;
+}
+
+bool es_parser_has_head(const es_parser *p) {
+  return p->head_done;
 }
 
 es_request *es_parser_take(es_parser *p) {

@@ -5,6 +5,7 @@
 #ifndef ES_CORE_PARSER_H
 #define ES_CORE_PARSER_H
 
+#include "core/budget.h"
 #include "core/request.h"
 
 typedef enum es_parse {
@@ -16,8 +17,9 @@ typedef enum es_parse {
 
 typedef struct es_parser es_parser;
 
-/* header_bytes bounds the request line and the headers, body_bytes the body. NULL when memory is out. */
-es_parser *es_parser_new(size_t header_bytes, size_t body_bytes);
+/* header_bytes bounds the request line and the headers, body_bytes the body. What a body occupies counts in the budget, which
+ * may be NULL. NULL when memory is out. */
+es_parser *es_parser_new(size_t header_bytes, size_t body_bytes, es_budget *budget);
 void es_parser_free(es_parser *parser); /* NULL is allowed */
 
 /* Takes bytes; *taken tells how many. */
@@ -26,10 +28,14 @@ es_parse es_parser_feed(es_parser *parser, const char *bytes, size_t size, size_
 /* Whether any byte of a request has come that is not finished. */
 bool es_parser_begun(const es_parser *parser);
 
-/* After ES_PARSE_DONE: the request, which is then the caller's; the parser is ready for the next. */
+/* Whether its head is complete. */
+bool es_parser_has_head(const es_parser *parser);
+
+/* After ES_PARSE_DONE: the request, which is then the caller's, who sees to it that its body does not count for ever; the
+ * parser is ready for the next. */
 es_request *es_parser_take(es_parser *parser);
 
-/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 431, 500, 501, 505) and a short text for the answer's body. */
+/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 431, 500, 501, 503, 505) and a short text for the answer's body. */
 int es_parser_status(const es_parser *parser);
 const char *es_parser_reason(const es_parser *parser);
 

@@ -49,7 +49,8 @@ void es_pool_clear(es_pool *pool) {
     free(block);
     block = next;
   }
-  *pool = (es_pool){0};
+  pool->first = NULL;
+  pool->count = 0;
 }
 
 char *es_queue_reserve(es_queue *queue, size_t size) {
@@ -74,6 +75,8 @@ void es_queue_commit(es_queue *queue, size_t size) {
   assert(queue->last != NULL && queue->last->size - queue->last->used >= size);
   queue->last->used += size;
   queue->bytes += size;
+  if (queue->pool != NULL)
+    queue->pool->budget.used += size;
 }
 
 int es_queue_append(es_queue *queue, const char *bytes, size_t size) {
@@ -122,11 +125,13 @@ size_t es_queue_gather(const es_queue *queue, es_slice *slices, size_t max) {
 
 void es_queue_drop(es_queue *queue, size_t size) {
   assert(size <= queue->bytes);
-  queue->bytes -= size;
-  if (queue->bytes == 0) {
+  if (size == queue->bytes) {
     es_queue_clear(queue);
     return;
   }
+  queue->bytes -= size;
+  if (queue->pool != NULL)
+    queue->pool->budget.used -= size;
   while (size > 0) {
     es_block *block = queue->first;
     size_t held = block->used - queue->start;
@@ -142,6 +147,8 @@ void es_queue_drop(es_queue *queue, size_t size) {
 }
 
 void es_queue_clear(es_queue *queue) {
+  if (queue->pool != NULL)
+    queue->pool->budget.used -= queue->bytes;
   for (es_block *block = queue->first; block != NULL;) {
     es_block *next = block->next;
     free_block(queue->pool, block);

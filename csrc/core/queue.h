@@ -6,17 +6,20 @@
 #ifndef ES_CORE_QUEUE_H
 #define ES_CORE_QUEUE_H
 
+#include "core/budget.h"
 #include "core/frame.h"
 
 #include <stddef.h>
 
 typedef struct es_block es_block;
 
-/* Blocks of the smallest size that wait to be used again: most events need just one, for less than a turn. Bounded.
- * A zeroed es_pool is an empty one. */
+/* What the queues of an app have in common: blocks of the smallest size that wait to be used again, because most events need
+ * just one, for less than a turn (bounded); and the budget in which all their bytes count. A zeroed es_pool is an empty
+ * one. */
 typedef struct es_pool {
   es_block *first;
   size_t count;
+  es_budget budget;
 } es_pool;
 
 void es_pool_clear(es_pool *pool);

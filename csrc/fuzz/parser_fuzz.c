@@ -50,7 +50,7 @@ static void look(outcome *o, const es_request *r) {
 
 static outcome parse(const uint8_t *input, size_t size, const uint8_t *cuts, size_t cut_count) {
   outcome o = {.hash = 2166136261u};
-  es_parser *parser = es_parser_new(HEADER_BYTES, BODY_BYTES);
+  es_parser *parser = es_parser_new(HEADER_BYTES, BODY_BYTES, NULL);
   size_t at = 0;
   for (size_t i = 0; at < size && o.status == 0; i++) {
     size_t len = cut_count > 0 ? cuts[i % cut_count] % 31 + 1 : size - at;

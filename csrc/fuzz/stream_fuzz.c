@@ -82,8 +82,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
                                .header_bytes = 1024,
                                .body_bytes = 1024,
                                .backlog_bytes = backlogs[b & 3],
+                               .pipelined = 8,
                                .header_seconds = 10,
+                               .body_seconds = 10,
+                               .keep_alive_seconds = 60,
                                .stream_seconds = b & 4 ? 20 : 0};
+  server->pool.budget.limit = SIZE_MAX;
   server->heartbeat_seconds = b & 8 ? 4 : 0;
   server->retry_ms = -1;
   server->handlers = &script_handlers;

@@ -145,7 +145,7 @@ void script_connect(client *c) {
   c->fd = pair[1];
   c->server_fd = pair[0];
   es_connection *before = server->connections;
-  es_connection_new(server, pair[0], &(struct sockaddr_storage){.ss_family = AF_UNIX}, false);
+  es_connection_new(server, pair[0], &(es_accepted){.peer = {.family = ES_UNIX}});
   if (server->connections == before) { /* without memory */
     c->server_fd = -1;
     return;

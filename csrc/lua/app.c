@@ -143,7 +143,8 @@ static void on_closed(es_server *server) {
 static const es_handlers handlers = {
     .on_request = on_request, .on_room = on_room, .on_gone = on_gone, .on_end = on_end, .on_closed = on_closed};
 
-/* listen(kind, ...): "tcp", host, port; "unix", path; "fd", number. A listener, or nil, error name, error text. */
+/* listen(kind, proxied, ...): "tcp", host, port, shared; "unix", path; "fd", number. A listener, or nil, error name,
+ * error text. */
 static int l_listen(lua_State *L) {
   es_app *app = check_open(L, "listen");
   const char *kind = luaL_checkstring(L, 2);
@@ -151,13 +152,15 @@ static int l_listen(lua_State *L) {
   es_listener **box = es_new_listener(L);
   es_app_anchor(L, app);
   if (strcmp(kind, "tcp") == 0)
-    *box = es_listen_tcp(app->server, luaL_checkstring(L, 3), (int)luaL_checkinteger(L, 4), &err);
+    *box = es_listen_tcp(app->server, luaL_checkstring(L, 4), (int)luaL_checkinteger(L, 5), lua_toboolean(L, 6), &err);
   else if (strcmp(kind, "unix") == 0)
-    *box = es_listen_unix(app->server, luaL_checkstring(L, 3), &err);
+    *box = es_listen_unix(app->server, luaL_checkstring(L, 4), &err);
   else
-    *box = es_listen_fd(app->server, (int)luaL_checkinteger(L, 3), &err);
-  if (*box != NULL)
+    *box = es_listen_fd(app->server, (int)luaL_checkinteger(L, 4), &err);
+  if (*box != NULL) {
+    (*box)->proxied = lua_toboolean(L, 3);
     return 1;
+  }
   es_app_rest(app);
   lua_pushnil(L);
   lua_pushstring(L, uv_err_name(err));
@@ -286,6 +289,7 @@ static int l_stats(lua_State *L) {
                 {"gaps", stats->gaps},
                 {"slow", stats->slow},
                 {"skipped", stats->skipped},
+                {"backlog", app->server != NULL ? app->server->pool.budget.used : 0},
                 {"connections", stats->connections},
                 {"streams", stats->streams},
                 {"channels", stats->channels},
@@ -330,6 +334,54 @@ static double number_option(lua_State *L, int index, const char *name, double mi
   return value;
 }
 
+/* Reads a list of networks; 0, or the number of the one that cannot be read. */
+static size_t read_networks(lua_State *L, int index, es_network *networks, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    es_slice text;
+    lua_rawgeti(L, index, (int)i + 1);
+    text.ptr = lua_tolstring(L, -1, &text.len);
+    bool fine = text.ptr != NULL && es_network_read(text, &networks[i]);
+    lua_pop(L, 1);
+    if (!fine)
+      return i + 1;
+  }
+  return 0;
+}
+
+static size_t length(lua_State *L, int index) {
+#if LUA_VERSION_NUM >= 502
+  return lua_rawlen(L, index);
+#else
+  return lua_objlen(L, index);
+#endif
+}
+
+/* is_network(text) */
+static int l_is_network(lua_State *L) {
+  es_network network;
+  es_slice text;
+  text.ptr = luaL_checklstring(L, 1, &text.len);
+  lua_pushboolean(L, es_network_read(text, &network));
+  return 1;
+}
+
+/* trust(networks, forwarded): before the first request. */
+static int l_trust(lua_State *L) {
+  es_app *app = check_open(L, "new");
+  luaL_checktype(L, 2, LUA_TTABLE);
+  es_trust *trust = &app->server->trust;
+  size_t count = length(L, 2);
+  es_network *networks = calloc(count > 0 ? count : 1, sizeof *networks);
+  if (networks == NULL)
+    return luaL_error(L, "new: out of memory");
+  if (trust->networks != NULL || read_networks(L, 2, networks, count) != 0) {
+    free(networks);
+    return luaL_error(L, "new: trusted holds no network");
+  }
+  *trust = (es_trust){.networks = networks, .count = count, .forwarded = lua_toboolean(L, 3)};
+  return 0;
+}
+
 /* app(hooks, options): options are complete and checked by the Lua side. */
 static int l_app(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -354,8 +406,14 @@ static int l_app(lua_State *L) {
   server->handlers = &handlers;
   server->heartbeat_seconds = number_option(L, 2, "heartbeat", 0);
   server->retry_ms = number_option(L, 2, "retry", -1);
+  server->pool.budget.limit = (size_t)number_option(L, 2, "total_bytes", 0);
   server->limits = (es_limits){
       .connections = (size_t)number_option(L, 2, "connections", 0),
+      .address_connections = (size_t)number_option(L, 2, "address_connections", 0),
+      .loopback = number_option(L, 2, "loopback", 0) != 0,
+      .pipelined = (size_t)number_option(L, 2, "pipelined", 0),
+      .body_seconds = number_option(L, 2, "body_seconds", 0),
+      .keep_alive_seconds = number_option(L, 2, "keep_alive_seconds", 0),
       .header_bytes = (size_t)number_option(L, 2, "header_bytes", 0),
       .body_bytes = (size_t)number_option(L, 2, "body_bytes", 0),
       .backlog_bytes = (size_t)number_option(L, 2, "backlog_bytes", 0),
@@ -374,7 +432,7 @@ void es_open_app_class(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"listen", l_listen}, {"every", l_every},     {"after", l_after},     {"close", l_close}, {"stats", l_stats},
       {"busy", l_busy},     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},   {"join", l_join},
-      {"pass", l_pass},     {"lose", l_lose},       {"id", l_id},           {NULL, NULL}};
+      {"pass", l_pass},     {"lose", l_lose},       {"id", l_id},           {"trust", l_trust}, {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
@@ -384,6 +442,8 @@ void es_open_app_class(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcfunction(L, l_app);
   lua_setfield(L, -2, "app");
+  lua_pushcfunction(L, l_is_network);
+  lua_setfield(L, -2, "is_network");
   lua_pushcfunction(L, l_raise_descriptors);
   lua_setfield(L, -2, "raise_descriptors");
 }

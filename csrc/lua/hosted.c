@@ -51,13 +51,11 @@ int l_host(lua_State *L) {
   es_slice bytes;
   bytes.ptr = luaL_checklstring(L, 2, &bytes.len);
   const char *address = lua_tostring(L, 3);
-  es_peer peer = {.port = (uint16_t)lua_tonumber(L, 4)};
+  es_peer peer = {.family = ES_UNIX};
   if (app->server == NULL)
     return 0;
-  if (address != NULL && uv_inet_pton(AF_INET, address, peer.address) == 0)
-    peer.family = AF_INET;
-  else if (address != NULL && uv_inet_pton(AF_INET6, address, peer.address) == 0)
-    peer.family = AF_INET6;
+  if (address != NULL && es_peer_read((es_slice){address, strlen(address)}, &peer))
+    peer.port = (uint16_t)lua_tonumber(L, 4);
   handle *h = es_new_userdata(L, sizeof *h);
   *h = (handle){.owner_ref = LUA_NOREF};
   luaL_getmetatable(L, CLASS);

@@ -34,6 +34,22 @@ static int l_listener_close(lua_State *L) {
   return 0;
 }
 
+/* share(): its descriptor, for another process that goes on listening: a Unix socket's file then stays when this one is
+ * closed. nil once it is. */
+static int l_listener_share(lua_State *L) {
+  es_listener *l = check_listener(L);
+  if (l->server == NULL)
+    return 0;
+  l->owns_path = false;
+  lua_pushinteger(L, l->fd);
+  return 1;
+}
+
+static int l_pid(lua_State *L) {
+  lua_pushinteger(L, uv_os_getpid());
+  return 1;
+}
+
 static int l_listener_gc(lua_State *L) {
   es_listener **box = luaL_checkudata(L, 1, CLASS);
   es_listener_unref(*box); /* it listens on: dropping the reference closes nothing */
@@ -51,9 +67,11 @@ es_listener **es_new_listener(lua_State *L) {
 
 void es_open_listener_class(lua_State *L) {
   luaL_newmetatable(L, CLASS);
-  lua_createtable(L, 0, 1);
+  lua_createtable(L, 0, 2);
   lua_pushcfunction(L, l_listener_close);
   lua_setfield(L, -2, "close");
+  lua_pushcfunction(L, l_listener_share);
+  lua_setfield(L, -2, "share");
   lua_pushcclosure(L, l_listener_index, 1);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, l_listener_gc);
@@ -61,4 +79,6 @@ void es_open_listener_class(lua_State *L) {
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
+  lua_pushcfunction(L, l_pid);
+  lua_setfield(L, -2, "pid");
 }

@@ -55,13 +55,8 @@ static void get_version(lua_State *L, es_stream *s) {
 
 /* The client's numeric address, nil on a Unix socket. */
 static void get_remote(lua_State *L, es_stream *s) {
-  const es_peer *peer = &s->exchange->peer;
-  char text[64];
-  if ((peer->family == AF_INET || peer->family == AF_INET6) &&
-      uv_inet_ntop(peer->family, peer->address, text, sizeof text) == 0)
-    lua_pushstring(L, text);
-  else
-    lua_pushnil(L);
+  char text[ES_PEER_TEXT];
+  lua_pushstring(L, es_peer_write(&s->exchange->peer, text)); /* nil for NULL */
 }
 
 /* query: the last value of each key; query_all: lists of all. */

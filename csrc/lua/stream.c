@@ -69,7 +69,7 @@ static bool is_fed(const es_stream *s) {
 void es_stream_handler_done(es_stream *s) {
   if (!is_open(s) || !s->is_stream)
     return;
-  if (!es_stream_open(s) || is_fed(s))
+  if (!es_stream_open(s) || is_fed(s) || !is_open(s))
     return;
   if (!s->used) {
     es_push_hook(s->app->state->L, s->app, "hint");

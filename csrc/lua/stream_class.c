@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define CLASS "eventstream.stream"
+#define YEARS 3153600000.0 /* a hundred of them, in seconds: longer than any stream */
 
 es_stream *es_check_stream(lua_State *L, int index) {
   es_stream *s = *(es_stream **)es_check_self(L, index, CLASS, "stream");
@@ -183,6 +184,19 @@ static int l_hold(lua_State *L) {
   if (!is_open(s))
     return closed(L);
   s->held = s->used = true;
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* expire(seconds): from now, unless it ends sooner; 0 and below: as soon as it has begun. */
+static int l_expire(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  double seconds = lua_tonumber(L, 2);
+  if (lua_type(L, 2) != LUA_TNUMBER || seconds != seconds)
+    return luaL_error(L, "expire: seconds must be a number, not %s", luaL_typename(L, 2));
+  if (!is_open(s))
+    return closed(L);
+  es_exchange_expire(s->exchange, seconds > 0 ? seconds < YEARS ? seconds : YEARS : 0);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -390,15 +404,25 @@ static int l_tostring(lua_State *L) {
 }
 
 void es_open_stream_class(lua_State *L) {
-  static const luaL_Reg methods[] = {{"send", l_send},      {"comment", l_comment},
-                                     {"sleep", l_sleep},    {"every", l_every},
-                                     {"after", l_after},    {"on_close", l_on_close},
-                                     {"hold", l_hold},      {"flush", l_flush},
-                                     {"close", l_close},    {"_check_sleep", l_check_sleep},
-                                     {"_lines", l_lines},   {"_answer", l_answer},
-                                     {"_admits", l_admits}, {"_subscribe", l_subscribe},
-                                     {"_tell", l_tell},     {"_unsubscribe", l_unsubscribe},
-                                     {"_app", l_app},       {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"send", l_send},
+                                     {"comment", l_comment},
+                                     {"sleep", l_sleep},
+                                     {"every", l_every},
+                                     {"after", l_after},
+                                     {"on_close", l_on_close},
+                                     {"hold", l_hold},
+                                     {"flush", l_flush},
+                                     {"expire", l_expire},
+                                     {"close", l_close},
+                                     {"_check_sleep", l_check_sleep},
+                                     {"_lines", l_lines},
+                                     {"_answer", l_answer},
+                                     {"_admits", l_admits},
+                                     {"_subscribe", l_subscribe},
+                                     {"_tell", l_tell},
+                                     {"_unsubscribe", l_unsubscribe},
+                                     {"_app", l_app},
+                                     {NULL, NULL}};
   lua_pushcfunction(L, l_is_stream);
   lua_setfield(L, -2, "is_stream");
   luaL_newmetatable(L, CLASS);

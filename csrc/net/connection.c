@@ -6,18 +6,20 @@
 #include "net/server.h"
 
 #include <errno.h>
-#include <netinet/in.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #define DELIVER_SECONDS 5     /* what was sent before a close has this long to go out */
-#define LINGER_SECONDS 2      /* and the client this long to shut its side */
-#define KEEP_ALIVE_SECONDS 60 /* between two requests of a connection */
+#define LINGER_SECONDS 2      /* and the client this long to shut its side, or to send more of what is dropped */
+#define LINGER_MAX_SECONDS 10 /* but no longer than this */
+#define SHED_SECONDS 2        /* a client that is only told to come back has this long to say what it wants */
 #define PATIENCE_SECONDS 10   /* the kernel waits so much longer than the limit for slow readers */
 #define FLUSH_BYTES 1048576   /* a connection's share of a turn: the others wait meanwhile */
 #define FLUSH_WRITES 64
+#define AGE_JITTER 0.2 /* a stream's age is up to so much shorter than the limit */
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
@@ -41,7 +43,7 @@ void es_connection_watch(es_connection *c) {
   int events = c->writing ? UV_WRITABLE : 0;
   if (!c->gone) {
     if (c->state == ES_READING) /* the next request waits until the answer before it is with the kernel */
-      events |= c->held != NULL || c->writing ? 0 : UV_READABLE;
+      events |= (c->held != NULL && !c->proxied) || c->writing ? 0 : UV_READABLE;
     else if (c->state == ES_ANSWERING && !c->exchange->streaming)
       events |= UV_DISCONNECT; /* the next request stays with the kernel until this one is answered */
     else
@@ -53,6 +55,10 @@ void es_connection_watch(es_connection *c) {
     uv_poll_start(&c->poll, events, on_poll);
 }
 
+static bool is_inet(const es_connection *c) {
+  return c->peer.family == ES_IPV4 || c->peer.family == ES_IPV6;
+}
+
 void es_connection_enter(es_connection *c, es_connection_state state) {
   c->state = (uint8_t)state;
   c->gone = false; /* what the state reads for will tell again */
@@ -62,9 +68,10 @@ void es_connection_enter(es_connection *c, es_connection_state state) {
 /* Makes it one of the server's, which awaits a request. */
 static void begin(es_connection *c, es_server *server, bool shed) {
   c->server = server;
-  c->out.pool = &server->loop->pool;
+  c->out.pool = &server->pool;
+  c->expires = ES_NEVER;
   c->shed = shed;
-  c->patience = ES_PATIENCE_SECONDS;
+  c->patience = c->is_hosted || !is_inet(c) ? INFINITY : ES_PATIENCE_SECONDS;
   c->deadline.on_due = on_due;
   c->next = server->connections;
   if (c->next != NULL)
@@ -87,30 +94,38 @@ es_connection *es_connection_new_hosted(es_server *server, const es_peer *peer, 
   return c;
 }
 
-void es_connection_new(es_server *server, int fd, const struct sockaddr_storage *address, bool shed) {
+void es_connection_new(es_server *server, int fd, const es_accepted *accepted) {
   es_connection *c = calloc(1, sizeof *c);
   if (c == NULL || uv_poll_init_socket(&server->loop->uv, &c->poll, fd) != 0) {
     free(c);
     close(fd);
+    if (accepted->spare)
+      es_loop_spare(server->loop);
     return;
   }
   c->poll.data = c;
   c->fd = fd;
-  c->peer.family = (uint16_t)address->ss_family;
-  if (address->ss_family == AF_INET) {
-    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-    c->peer.port = ntohs(in->sin_port);
-    memcpy(c->peer.address, &in->sin_addr, 4);
-  } else if (address->ss_family == AF_INET6) {
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
-    c->peer.port = ntohs(in6->sin6_port);
-    memcpy(c->peer.address, &in6->sin6_addr, 16);
-  }
-  if (address->ss_family == AF_INET || address->ss_family == AF_INET6)
+  c->peer = accepted->peer;
+  c->proxied = accepted->proxied;
+  c->spare = accepted->spare;
+  if (is_inet(c))
     es_platform_tune(fd);
-  begin(c, server, shed);
+  begin(c, server, accepted->shed);
+  double patience = server->limits.header_seconds;
+  if (!c->proxied && !es_connection_count(c)) {
+    server->stats.rejected++;
+    es_connection_close(c, ES_END_SERVER);
+    return;
+  }
   es_connection_watch(c);
-  es_connection_set_due(c, server->limits.header_seconds);
+  es_connection_set_due(c, c->shed && patience > SHED_SECONDS ? SHED_SECONDS : patience);
+}
+
+bool es_connection_count(es_connection *c) {
+  es_caller caller = es_callers_enter(c->server, &c->peer);
+  c->counted = caller == ES_CALLER_COUNTED || caller == ES_CALLER_OVER;
+  c->shed = c->shed || caller == ES_CALLER_OVER;
+  return caller != ES_CALLER_REFUSED;
 }
 
 static void on_closed(uv_handle_t *handle) {
@@ -148,6 +163,8 @@ void es_connection_close(es_connection *c, es_reason reason) {
   if (c->next != NULL)
     c->next->prev = c->prev;
   server->stats.connections--;
+  if (c->counted)
+    es_callers_leave(server, &c->peer);
   es_loop_release(server->loop);
   if (c->is_hosted) {
     es_hosted_closed(c);
@@ -156,6 +173,8 @@ void es_connection_close(es_connection *c, es_reason reason) {
     if (reason == ES_END_SLOW)
       es_platform_reset(c->fd); /* the kernel forgets what it still holds for it */
     close(c->fd);
+    if (c->spare)
+      es_loop_spare(server->loop);
   }
   es_loop_wake(server->loop);
   es_server_check_closed(server);
@@ -196,6 +215,12 @@ static void start_lingering(es_connection *c) {
   es_connection_enter(c, ES_LINGERING);
   es_connection_watch(c);
   es_connection_set_due(c, LINGER_SECONDS);
+}
+
+/* More comes of what is dropped: the client would not see its answer behind a reset (RFC 9112, 9.6). */
+static void linger_on(es_connection *c) {
+  double seconds = (double)(uv_now(&c->server->loop->uv) - c->since) / 1000 + LINGER_SECONDS;
+  es_connection_set_due(c, seconds < LINGER_MAX_SECONDS ? seconds : LINGER_MAX_SECONDS);
 }
 
 /* Everything that was queued is with the kernel. */
@@ -273,7 +298,7 @@ void es_connection_flush_now(es_connection *c) {
 
 void es_connection_be_patient(es_connection *c, double seconds) {
   double limit = seconds + PATIENCE_SECONDS;
-  if (limit <= c->patience || c->is_hosted || (c->peer.family != AF_INET && c->peer.family != AF_INET6))
+  if (limit <= c->patience)
     return;
   c->patience = (float)limit;
   es_platform_set_patience(c->fd, limit);
@@ -294,8 +319,11 @@ static void on_readable(es_connection *c) {
     return;
   }
   if (n > 0) {
+    c->pipelined = 0;
     if (c->state == ES_READING)
       es_intake_take(c, buffer, (size_t)n);
+    else if (c->state == ES_LINGERING)
+      linger_on(c);
     return; /* else: bytes after a stream's request, or after the last one, are read and dropped */
   }
   /* it sends no more, but may still read what it was promised */
@@ -347,9 +375,9 @@ static double beat(es_server *server) {
 
 static void set_stream_due(es_connection *c) {
   es_server *server = c->server;
-  double age = server->limits.stream_seconds, quiet = server->heartbeat_seconds > 0 ? beat(server) : 0;
-  if (age > 0) {
-    double left = age + ((double)c->born - (double)c->since) / 1000;
+  double quiet = server->heartbeat_seconds > 0 ? beat(server) : 0;
+  if (c->expires != ES_NEVER) {
+    double left = ((double)c->expires - (double)c->since) / 1000;
     if (quiet == 0 || left < quiet)
       quiet = left > 0 ? left : 0.001;
   }
@@ -358,15 +386,27 @@ static void set_stream_due(es_connection *c) {
 }
 
 void es_connection_opened(es_connection *c) {
+  double age = c->server->limits.stream_seconds;
   es_connection_dirty(c);
-  c->since = c->born = es_loop_now(c->server->loop);
+  c->since = es_loop_now(c->server->loop);
+  if (age > 0) /* streams that began together do not end, and come back, together */
+    es_connection_expire(c, age * (1 - AGE_JITTER * es_loop_random(c->server->loop)));
   set_stream_due(c);
+}
+
+void es_connection_expire(es_connection *c, double seconds) {
+  uint64_t due = es_loop_now(c->server->loop) + (uint64_t)(seconds * 1000);
+  if (due >= c->expires)
+    return;
+  c->expires = due;
+  if (c->exchange->head_sent)
+    set_stream_due(c);
 }
 
 static void on_stream_due(es_connection *c) {
   es_server *server = c->server;
   uint64_t now = uv_now(&server->loop->uv);
-  if (server->limits.stream_seconds > 0 && (double)(now - c->born) >= server->limits.stream_seconds * 1000 - 1) {
+  if (now >= c->expires) {
     es_exchange_end(c->exchange, ES_END_EXPIRED);
     return;
   }
@@ -385,14 +425,14 @@ static void on_stream_due(es_connection *c) {
 static void on_due(es_deadline *deadline) {
   es_connection *c = (es_connection *)((char *)deadline - offsetof(es_connection, deadline));
   uint64_t quiet = uv_now(&c->server->loop->uv) - c->since;
-  unsigned patience = c->state == ES_READING ? KEEP_ALIVE_SECONDS : DELIVER_SECONDS;
+  double patience = c->state == ES_READING ? c->server->limits.keep_alive_seconds : DELIVER_SECONDS;
   if (c->dirty) /* its time begins when the kernel was offered what is queued */
     es_connection_set_due(c, (double)(quiet + 1) / 1000);
   else if (c->state == ES_ANSWERING && c->exchange->streaming)
     on_stream_due(c);
   else if (c->state == ES_READING && c->parser != NULL && es_parser_begun(c->parser))
     es_intake_refuse(c, 408, "the request took too long");
-  else if (!c->streamed && es_queue_bytes(&c->out) > 0 && quiet < patience * 1000)
+  else if (!c->streamed && es_queue_bytes(&c->out) > 0 && (double)quiet < patience * 1000)
     es_connection_set_due(c, patience); /* an ordinary answer has its time as long as the client takes some of it */
   else
     es_connection_close(c, c->state == ES_CLOSING ? ES_END_SLOW : ES_END_SERVER);
@@ -404,15 +444,24 @@ void es_connection_done(es_connection *c, bool keep) {
   es_connection_dirty(c);
   if (keep && !c->last) {
     es_connection_enter(c, ES_READING);
+    c->kept = true;
     es_connection_watch(c);
-    es_connection_set_due(c, KEEP_ALIVE_SECONDS);
+    es_connection_set_due(c, c->server->limits.keep_alive_seconds);
   } else {
     close_when_sent(c);
   }
 }
 
+static bool awaits(const es_connection *c) {
+  return c->state == ES_READING && es_queue_bytes(&c->out) == 0 && (c->parser == NULL || !es_parser_begun(c->parser));
+}
+
+bool es_connection_is_idle(const es_connection *c) {
+  return c->kept && c->held == NULL && awaits(c);
+}
+
 void es_connection_retire(es_connection *c) {
   c->last = true;
-  if (c->state == ES_READING && es_queue_bytes(&c->out) == 0 && (c->parser == NULL || !es_parser_begun(c->parser)))
+  if (awaits(c))
     es_connection_close(c, ES_END_SERVER);
 }

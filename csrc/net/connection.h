@@ -55,27 +55,42 @@ typedef struct es_connection {
   bool chunked; /* its stream is */
   bool grouped; /* its first group of subscriptions is complete */
   bool is_hosted;
-  uint16_t groups; /* how many there were */
-  uint32_t serial; /* its stream's number in the app */
+  bool spare;         /* its descriptor is a spare one */
+  uint16_t groups;    /* how many there were */
+  uint16_t pipelined; /* requests that were begun since bytes were read */
+  uint32_t serial;    /* its stream's number in the app */
   uint32_t mark_count;
   float patience; /* the kernel's, in seconds */
-  bool excepted;  /* some event was not for it */
   struct es_group *group;
   es_deadline deadline;
   es_parser *parser;
   struct es_held *held; /* bytes behind a request that is being answered */
-  uint64_t born;        /* when the stream began */
+  uint64_t expires;     /* when the stream ends: milliseconds; ES_NEVER */
   union {
     uv_poll_t poll;
     es_hosted hosted;
   };
   /* read-only */
   es_peer peer;
+  /* private */
+  bool excepted; /* some event was not for it */
+  bool proxied;  /* a proxy's header comes first, by which it names its client */
+  bool counted;  /* among its address's */
+  bool kept;     /* a request of it was answered */
+  /* read-only */
   struct es_connection *prev, *next; /* the server's */
 } es_connection;
 
-/* Takes over the descriptor, also when memory is out. shed: it is one too many, and is only told to come back. */
-void es_connection_new(struct es_server *server, int fd, const struct sockaddr_storage *address, bool shed);
+/* What a listener knows of a client that it accepted. */
+typedef struct es_accepted {
+  es_peer peer;
+  bool proxied; /* a proxy's header comes first */
+  bool shed;    /* it is one too many, and is only told to come back */
+  bool spare;   /* its descriptor is one of the loop's spare ones */
+} es_accepted;
+
+/* Takes over the descriptor, also when memory is out. */
+void es_connection_new(struct es_server *server, int fd, const es_accepted *accepted);
 
 /* The same for hosted.c, without a socket; NULL when memory is out. */
 es_connection *es_connection_new_hosted(struct es_server *server, const es_peer *peer, bool shed);
@@ -97,6 +112,10 @@ void es_connection_enter(es_connection *connection, es_connection_state state);
 void es_connection_watch(es_connection *connection);
 void es_connection_set_due(es_connection *connection, double seconds);
 
+/* For intake.c. The peer is known: counts the connection among its address's, and sheds it where it is one too many;
+ * false: it is to be cut. */
+bool es_connection_count(es_connection *connection);
+
 /* For hosted.c. So many bytes have gone; writing: there may be more to come. */
 void es_connection_wrote(es_connection *connection, size_t bytes, bool writing);
 
@@ -109,7 +128,13 @@ void es_connection_done(es_connection *connection, bool keep);
 /* Cuts it at once; its exchange, if any, ends for the reason. */
 void es_connection_close(es_connection *connection, es_reason reason);
 
+/* The stream ends so many seconds from now, unless it was to end sooner. */
+void es_connection_expire(es_connection *connection, double seconds);
+
 /* Lets the request under way be its last; closes it if there is none. */
 void es_connection_retire(es_connection *connection);
+
+/* Whether it only waits for a next request. */
+bool es_connection_is_idle(const es_connection *connection);
 
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define RETRY_FLOOR_MS 100 /* below it a browser reconnects in a hot loop */
+#define AWAY_RETRY_MS 3000 /* for those who are sent away, where the app tells no retry */
 
 static es_exchange *of_end_job(es_job *job) {
   return (es_exchange *)((char *)job - offsetof(es_exchange, end_job));
@@ -93,10 +94,11 @@ void es_exchange_stream(es_exchange *x) {
 }
 
 /* The app's retry, different for each connection: browsers add no jitter of their own. Below 0: none is told. */
-static int64_t jittered_retry(es_server *server) {
-  if (server->retry_ms < 0)
+static int64_t jittered_retry(es_server *server, double otherwise) {
+  double ms = server->retry_ms < 0 ? otherwise : server->retry_ms;
+  if (ms < 0)
     return ES_NO_RETRY;
-  double retry = server->retry_ms * (1 + es_loop_random(server->loop) / 2);
+  double retry = ms * (1 + es_loop_random(server->loop) / 2);
   return (int64_t)(retry < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : floor(retry));
 }
 
@@ -118,7 +120,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
   x->head_sent = true;
   if (!x->request->head) {
     es_event first = ES_EVENT_INIT;
-    first.retry = jittered_retry(x->server);
+    first.retry = jittered_retry(x->server, -1);
     if (first.retry == ES_NO_RETRY)
       first.comment = (es_slice){"", 0};
     if (es_queue_event(&c->out, &first, x->chunked) != 0)
@@ -133,7 +135,8 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
 bool es_exchange_has_room(es_exchange *x, size_t size) {
   for (int tries = 0; tries < 2; tries++) {
     size_t waiting = es_queue_bytes(&x->connection->out);
-    if (waiting == 0 || waiting + es_marks_cost(x->connection) + size <= x->server->limits.backlog_bytes)
+    if (waiting == 0 || (waiting + es_marks_cost(x->connection) + size <= x->server->limits.backlog_bytes &&
+                         es_budget_allows(&x->server->pool.budget, size)))
       return true;
     if (tries == 0) { /* a burst within one turn: a reader is only slow when its socket has refused bytes */
       es_connection_flush_now(x->connection);
@@ -200,7 +203,14 @@ static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_
 }
 
 int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body) {
-  return x->reason == ES_OPEN ? answer(x, status, extra, body, ES_END_DONE) : 0;
+  if (x->reason != ES_OPEN)
+    return 0;
+  if (body.len <= x->server->limits.backlog_bytes || es_budget_allows(&x->server->pool.budget, body.len))
+    return answer(x, status, extra, body, ES_END_DONE);
+  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  static const char text[] = "the server is full\n"; /* of answers that nobody reads */
+  x->server->stats.rejected++;
+  return answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1}, ES_END_DONE);
 }
 
 void es_exchange_fail(es_exchange *x, int status, es_slice extra, es_slice body) {
@@ -214,9 +224,7 @@ int es_exchange_come_back(es_exchange *x, es_reason reason) {
     return 0;
   es_event event = ES_EVENT_INIT;
   char body[64];
-  event.retry = jittered_retry(x->server);
-  if (event.retry == ES_NO_RETRY)
-    event.comment = (es_slice){"", 0};
+  event.retry = jittered_retry(x->server, AWAY_RETRY_MS); /* a crowd that is sent away must not come back at once */
   size_t size = (size_t)(es_frame_write(body, &event) - body);
   return answer(x, 200, (es_slice){lines, sizeof lines - 1}, (es_slice){body, size}, reason);
 }
@@ -251,6 +259,9 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
     return; /* memory was out, and it is cut already */
   bool broken = !cut && !write_end(x, behind);
   x->reason = reason;
+  x->server->pool.budget.used -= x->request->body.len; /* from now on it is the script's, if anybody's */
+  if (x->counted)
+    es_callers_leave(x->server, &x->peer);
   x->connection = NULL;
   c->exchange = NULL;
   if (x->streaming) {
@@ -262,6 +273,11 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
     es_connection_close(c, reason);
   else
     es_connection_done(c, !x->streaming && x->request->keep_alive);
+}
+
+void es_exchange_expire(es_exchange *x, double seconds) {
+  if (x->reason == ES_OPEN)
+    es_connection_expire(x->connection, seconds);
 }
 
 void es_exchange_flush(es_exchange *x) {

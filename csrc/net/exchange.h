@@ -6,7 +6,7 @@
 #ifndef ES_NET_EXCHANGE_H
 #define ES_NET_EXCHANGE_H
 
-#include "core/request.h"
+#include "core/address.h"
 #include "net/loop.h"
 
 struct es_server;
@@ -19,15 +19,9 @@ typedef enum es_reason {
   ES_END_SERVER,  /* the script or the app's end closed it */
   ES_END_SLOW,    /* the client did not read what was sent */
   ES_END_TIMEOUT, /* the peer is gone without a word */
-  ES_END_EXPIRED, /* the stream reached limits.stream_seconds */
+  ES_END_EXPIRED, /* the stream reached its age, or es_connection_expire */
   ES_END_ERROR    /* the script failed */
 } es_reason;
-
-typedef struct es_peer {
-  uint16_t family; /* AF_INET, AF_INET6, or another: no address */
-  uint16_t port;
-  uint8_t address[16];
-} es_peer;
 
 typedef struct es_exchange {
   /* read-only; what an event touches stands first */
@@ -39,6 +33,7 @@ typedef struct es_exchange {
   bool streaming;                   /* it is a stream */
   /* private */
   bool chunked, wants_room, has_room;
+  bool counted; /* among its client's address's, which a proxy named */
   uint16_t refs;
   /* read-only */
   uint32_t subscribed; /* its subscriptions */
@@ -90,6 +85,9 @@ int es_exchange_come_back(es_exchange *exchange, es_reason reason);
 
 /* Ends it: what was sent before is still delivered, then a stream's last chunk. Idempotent. */
 void es_exchange_end(es_exchange *exchange, es_reason reason);
+
+/* A stream is to end with ES_END_EXPIRED so many seconds from now, unless it was to end sooner. */
+void es_exchange_expire(es_exchange *exchange, double seconds);
 
 /* Hands what is queued to the kernel now instead of at the turn's end. */
 void es_exchange_flush(es_exchange *exchange);

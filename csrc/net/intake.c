@@ -1,5 +1,6 @@
 #include "net/intake.h"
 
+#include "core/proxy.h"
 #include "net/head.h"
 #include "net/server.h"
 
@@ -14,10 +15,11 @@ void es_intake_refuse(es_connection *c, int status, const char *reason) {
     len = sizeof body - 2;
   memcpy(body, reason, len);
   body[len++] = '\n';
-  static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
+  static const char lines[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  size_t skip = status == 503 ? 0 : 16; /* only who comes too early is told when to come */
   es_head head = {.status = status,
                   .date = es_loop_date(c->server->loop),
-                  .extra = {type, sizeof type - 1},
+                  .extra = {lines + skip, sizeof lines - 1 - skip},
                   .content_length = (int64_t)len};
   c->server->stats.rejected++;
   if (es_head_write(&c->out, &head) != 0 || es_queue_append(&c->out, body, len) != 0) {
@@ -52,12 +54,23 @@ static void shed(es_exchange *x) {
     es_exchange_answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1});
 }
 
+/* Who is behind a proxy is known by its request only: it counts as long as that lasts. True where it is one too many. */
+static bool is_over(es_exchange *x) {
+  if (x->connection->counted)
+    return false;
+  es_trust_client(&x->server->trust, x->request, &x->peer);
+  es_caller caller = es_callers_enter(x->server, &x->peer);
+  x->counted = caller == ES_CALLER_COUNTED || caller == ES_CALLER_OVER;
+  return caller == ES_CALLER_OVER || caller == ES_CALLER_REFUSED;
+}
+
 static void begin_exchange(es_connection *c) {
   es_request *request = es_parser_take(c->parser);
   es_parser_free(c->parser); /* a stream may run for days, and the next request can make its own */
   c->parser = NULL;
   c->exchange = es_exchange_new(c, request);
   if (c->exchange == NULL) {
+    c->server->pool.budget.used -= request->body.len;
     es_request_unref(request);
     es_connection_close(c, ES_END_ERROR);
     return;
@@ -66,7 +79,7 @@ static void begin_exchange(es_connection *c) {
   es_loop_remove_deadline(c->server->loop, &c->deadline);
   es_connection_enter(c, ES_ANSWERING);
   es_exchange *x = es_exchange_ref(c->exchange);
-  if (c->shed || c->server->closing) {
+  if (is_over(x) || c->shed || c->server->closing) {
     x->server->stats.requests--;
     shed(x);
   } else {
@@ -91,6 +104,8 @@ static void run_held(es_job *job) {
   if (c->state != ES_READING)
     return;
   c->held = NULL;
+  if (++c->pipelined >= c->server->limits.pipelined)
+    c->last = true; /* what stands behind it is not answered, and the client knows which of its requests were */
   es_connection_watch(c);
   es_intake_take(c, held->bytes, held->size); /* may close, but frees only in a callback of libuv's */
   free(held);
@@ -117,16 +132,47 @@ void es_intake_drop_held(es_connection *c) {
   c->held = NULL;
 }
 
+/* The bytes that a proxy sends first. They are kept until they are whole, and what follows is a request. */
+static void take_proxy(es_connection *c, const char *bytes, size_t size) {
+  size_t before = c->held != NULL ? c->held->size : 0;
+  struct es_held *held = realloc(c->held, sizeof *held + before + size);
+  if (held == NULL) {
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
+  if (c->held == NULL)
+    *held = (struct es_held){.job = {.run = run_held}, .connection = c};
+  c->held = held;
+  memcpy(held->bytes + before, bytes, size);
+  held->size = before + size;
+  int length = es_trust_has(&c->server->trust, &c->peer) ? es_proxy_read(held->bytes, held->size, &c->peer) : -1;
+  if (length == 0)
+    return;
+  c->held = NULL;
+  c->proxied = false;
+  if (length < 0 || !es_connection_count(c)) {
+    c->server->stats.rejected++;
+    es_connection_close(c, ES_END_SERVER); /* it speaks another protocol, or is nobody who may say who it is */
+  } else if (held->size > (size_t)length) {
+    es_intake_take(c, held->bytes + length, held->size - (size_t)length);
+  }
+  free(held);
+}
+
 void es_intake_take(es_connection *c, const char *bytes, size_t size) {
   es_server *server = c->server;
+  if (c->proxied) {
+    take_proxy(c, bytes, size);
+    return;
+  }
   if (c->parser == NULL) {
-    c->parser = es_parser_new(server->limits.header_bytes, server->limits.body_bytes);
+    c->parser = es_parser_new(server->limits.header_bytes, server->limits.body_bytes, &server->pool.budget);
     if (c->parser == NULL) {
       es_connection_close(c, ES_END_ERROR);
       return;
     }
   }
-  bool begun = es_parser_begun(c->parser);
+  bool begun = es_parser_begun(c->parser), had_head = es_parser_has_head(c->parser);
   size_t taken;
   es_parse result = es_parser_feed(c->parser, bytes, size, &taken);
   switch (result) {
@@ -145,7 +191,10 @@ void es_intake_take(es_connection *c, const char *bytes, size_t size) {
     es_intake_refuse(c, es_parser_status(c->parser), es_parser_reason(c->parser));
     return;
   }
-  if (!begun && es_parser_begun(c->parser)) {
+  if (!had_head && es_parser_has_head(c->parser)) {
+    c->since = uv_now(&server->loop->uv);
+    es_connection_set_due(c, server->limits.body_seconds);
+  } else if (c->kept && !begun && es_parser_begun(c->parser)) { /* the first one's time began with the connection */
     c->since = uv_now(&server->loop->uv);
     es_connection_set_due(c, server->limits.header_seconds);
   }

@@ -17,12 +17,68 @@
 #define ACCEPTS_A_TURN 64   /* so that a flood of new clients leaves time for the others */
 #define SHED_MAX 1024       /* connections above the limit that are still told so; more are cut */
 #define ACCEPT_AGAIN_MS 100 /* after descriptors or memory ran out */
+#define IDLE_CLOSED 64      /* so many connections that only wait for a next request then go */
 
 static void on_listen(uv_poll_t *poll, int status, int events);
 
 static void on_again(es_deadline *deadline) {
   es_listener *l = (es_listener *)((char *)deadline - offsetof(es_listener, again));
   uv_poll_start(&l->poll, UV_READABLE, on_listen);
+}
+
+/* The client stays in the kernel's queue; asking again at once would spin. */
+static void rest(es_listener *l) {
+  es_loop *loop = l->server->loop;
+  uv_poll_stop(&l->poll);
+  if (es_loop_set_deadline(loop, &l->again, uv_now(&loop->uv) + ACCEPT_AGAIN_MS) != 0)
+    uv_poll_start(&l->poll, UV_READABLE, on_listen);
+}
+
+/* Who waits for nothing but a next request makes room for who has one. */
+static void close_idle(es_server *server) {
+  unsigned closed = 0;
+  for (es_connection *c = server->connections, *next; c != NULL && closed < IDLE_CLOSED; c = next) {
+    next = c->next;
+    if (!es_connection_is_idle(c))
+      continue;
+    es_connection_close(c, ES_END_SERVER);
+    closed++;
+  }
+}
+
+static es_peer peer_of(const struct sockaddr_storage *address) {
+  if (address->ss_family == AF_INET) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+    return es_peer_of(&in->sin_addr, false, ntohs(in->sin_port));
+  }
+  if (address->ss_family == AF_INET6) {
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+    return es_peer_of(&in6->sin6_addr, true, ntohs(in6->sin6_port));
+  }
+  return (es_peer){.family = address->ss_family == AF_UNIX ? ES_UNIX : ES_NOWHERE};
+}
+
+/* Accepts a client: its descriptor, or a negative errno. Where the process has no descriptor for it, one that was put
+ * aside serves to tell it so. */
+static int accept_one(es_listener *l, es_accepted *accepted) {
+  struct sockaddr_storage address;
+  es_loop *loop = l->server->loop;
+  int fd = es_platform_accept(l->fd, &address);
+  if ((fd == -EMFILE || fd == -ENFILE) && es_loop_spend(loop)) {
+    close_idle(l->server);
+    fd = es_platform_accept(l->fd, &address);
+    accepted->spare = accepted->shed = fd >= 0;
+    if (fd < 0)
+      es_loop_spare(loop);
+  }
+  if (fd >= 0)
+    accepted->peer = peer_of(&address);
+  return fd;
+}
+
+/* A connection that is aborted in the queue is the only failure that says nothing of the next one. */
+static bool is_exhausted(int err) {
+  return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
 static void on_listen(uv_poll_t *poll, int status, int events) {
@@ -32,17 +88,12 @@ static void on_listen(uv_poll_t *poll, int status, int events) {
   (void)status;
   (void)events;
   for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-    struct sockaddr_storage address;
-    int fd = es_platform_accept(l->fd, &address);
+    es_accepted accepted = {.proxied = l->proxied};
+    int fd = accept_one(l, &accepted);
     if (fd == -EINTR || fd == -ECONNABORTED)
       continue;
-    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
-      /* the client stays in the kernel's queue; asking again at once would spin */
-      uv_poll_stop(&l->poll);
-      if (es_loop_set_deadline(loop, &l->again, uv_now(&loop->uv) + ACCEPT_AGAIN_MS) != 0)
-        uv_poll_start(&l->poll, UV_READABLE, on_listen);
-      break;
-    }
+    if (is_exhausted(fd))
+      rest(l);
     if (fd < 0)
       break;
     server->stats.accepted++;
@@ -50,9 +101,12 @@ static void on_listen(uv_poll_t *poll, int status, int events) {
     if (open >= server->limits.connections + SHED_MAX) {
       server->stats.rejected++;
       close(fd);
+      if (accepted.spare)
+        es_loop_spare(loop);
       continue;
     }
-    es_connection_new(server, fd, &address, open >= server->limits.connections);
+    accepted.shed = accepted.shed || open >= server->limits.connections;
+    es_connection_new(server, fd, &accepted);
   }
   es_loop_settle(loop);
 }
@@ -97,6 +151,8 @@ static es_listener *listen_on(es_server *server, int fd, int *err) {
     l->next->prev = l;
   server->listeners = l;
   tell_address(l);
+  for (int i = 0; i < ES_SPARES; i++)
+    es_loop_spare(server->loop);
   es_loop_hold(server->loop);
   uv_poll_start(&l->poll, UV_READABLE, on_listen);
   es_loop_wake(server->loop);
@@ -104,7 +160,7 @@ static es_listener *listen_on(es_server *server, int fd, int *err) {
 }
 
 /* Binds a new socket and listens. */
-static es_listener *bind_on(es_server *server, const struct sockaddr *address, socklen_t len, int *err) {
+static es_listener *bind_on(es_server *server, const struct sockaddr *address, socklen_t len, bool shared, int *err) {
   int fd = es_platform_socket(address->sa_family);
   if (fd < 0) {
     *err = fd;
@@ -113,7 +169,9 @@ static es_listener *bind_on(es_server *server, const struct sockaddr *address, s
   if (address->sa_family != AF_UNIX)
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)); /* a restart need not wait for TIME_WAIT */
   es_listener *l = NULL;
-  if (bind(fd, address, len) != 0)
+  if (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)) != 0)
+    *err = -errno;
+  else if (bind(fd, address, len) != 0)
     *err = -errno;
   else
     l = listen_on(server, fd, err);
@@ -135,7 +193,7 @@ static int resolve_error(int code) {
   }
 }
 
-es_listener *es_listen_tcp(es_server *server, const char *host, int port, int *err) {
+es_listener *es_listen_tcp(es_server *server, const char *host, int port, bool shared, int *err) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
   struct addrinfo *found;
   char service[8];
@@ -147,7 +205,7 @@ es_listener *es_listen_tcp(es_server *server, const char *host, int port, int *e
   }
   es_listener *l = NULL;
   for (const struct addrinfo *a = found; l == NULL && a != NULL; a = a->ai_next)
-    l = bind_on(server, a->ai_addr, a->ai_addrlen, err);
+    l = bind_on(server, a->ai_addr, a->ai_addrlen, shared, err);
   freeaddrinfo(found);
   return l;
 }
@@ -172,9 +230,9 @@ es_listener *es_listen_unix(es_server *server, const char *path, int *err) {
     return NULL;
   }
   strcpy(address.sun_path, path);
-  es_listener *l = bind_on(server, (struct sockaddr *)&address, sizeof address, err);
+  es_listener *l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
   if (l == NULL && *err == UV_EADDRINUSE && is_stale(&address) && unlink(path) == 0)
-    l = bind_on(server, (struct sockaddr *)&address, sizeof address, err);
+    l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
   if (l != NULL)
     l->owns_path = true;
   return l;

@@ -22,15 +22,16 @@ typedef struct es_listener {
   uint32_t refs;
   int fd;
   bool owns_path;
+  bool proxied; /* set by the layer above: each connection begins with a proxy's header */
   uv_poll_t poll;
   es_deadline again;
   struct es_listener *prev, *next;
 } es_listener;
 
 /* Each gives a listener of which the caller holds one reference, or NULL and a negative libuv error in *err. A port of 0
- * takes any free one. A Unix socket's file that no one listens on any more is replaced. An inherited descriptor must be
+ * takes any free one; shared: other processes may listen there, too (SO_REUSEPORT). A Unix socket's file that no one listens on any more is replaced. An inherited descriptor must be
  * a listening stream socket; it is taken over only on success. */
-es_listener *es_listen_tcp(struct es_server *server, const char *host, int port, int *err);
+es_listener *es_listen_tcp(struct es_server *server, const char *host, int port, bool shared, int *err);
 es_listener *es_listen_unix(struct es_server *server, const char *path, int *err);
 es_listener *es_listen_fd(struct es_server *server, int fd, int *err);
 

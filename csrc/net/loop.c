@@ -2,11 +2,13 @@
 
 #include "net/connection.h"
 #include "net/hosted.h"
+#include "net/platform.h"
 #include "net/server.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static void on_async(uv_async_t *async) {
   (void)async; /* being woken is all: the turn's end does the work */
@@ -116,9 +118,10 @@ void es_loop_free(es_loop *loop) {
   uv_close((uv_handle_t *)&loop->fanout.clock, NULL);
   uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, which free */
   uv_loop_close(&loop->uv);
+  while (es_loop_spend(loop))
+    ;
   es_deadlines_free(&loop->deadlines);
   es_deadlines_free(&loop->fanout.timed);
-  es_pool_clear(&loop->pool);
   free(loop->read_buffer);
 }
 
@@ -265,6 +268,19 @@ void es_loop_settle(es_loop *loop) {
     job->run(job); /* may free the job */
   }
   loop->settling = false;
+}
+
+void es_loop_spare(es_loop *loop) {
+  int fd = loop->spare_count < ES_SPARES ? es_platform_spare() : -1;
+  if (fd >= 0)
+    loop->spares[loop->spare_count++] = fd;
+}
+
+bool es_loop_spend(es_loop *loop) {
+  if (loop->spare_count == 0)
+    return false;
+  close(loop->spares[--loop->spare_count]);
+  return true;
 }
 
 /* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016 */

@@ -4,7 +4,7 @@
  * due, then the jobs that this posted, then hands the queued bytes to the kernel. Nothing is flushed and no job is run
  * outside a turn: whatever makes work there calls es_loop_wake, which makes the descriptor readable.
  *
- * Owns: the uv loop, the read buffer, the block pool, the deadlines' heap. Borrows: jobs, deadlines, connections, each
+ * Owns: the uv loop, the read buffer, the spare descriptors, the deadlines' heap. Borrows: jobs, deadlines, connections, each
  * embedded in its owner's memory and taken out before that is freed. One thread only. */
 #ifndef ES_NET_LOOP_H
 #define ES_NET_LOOP_H
@@ -22,6 +22,8 @@
 #define ES_CROWD 8
 #define ES_CROWD_REST_MS 10
 #define ES_HASTY_MS (16 * ES_CROWD_REST_MS)
+
+#define ES_SPARES 16 /* descriptors that are kept for telling clients that there are no more */
 
 #define ES_READ_BYTES 16384 /* one buffer for the whole loop: an idle connection has none */
 
@@ -44,7 +46,6 @@ typedef struct es_loop {
   void (*on_wake)(struct es_loop *loop); /* set by a driver that does not poll the descriptor; else NULL */
   struct es_server *servers;             /* kept by server.c */
   char *read_buffer;                     /* ES_READ_BYTES */
-  es_pool pool;                          /* for the connections' queues */
   /* private */
   uv_async_t async;
   uv_timer_t clock; /* the first deadline */
@@ -65,6 +66,8 @@ typedef struct es_loop {
     uint64_t next; /* when it is looked at again: milliseconds */
   } hangups;       /* hosted ones, whose sockets are watched for their peers' leaving */
   es_fanout fanout;
+  int spares[ES_SPARES];
+  size_t spare_count;
   uint64_t random;
   uint64_t date_second;
   char date[32];
@@ -118,6 +121,11 @@ void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline);
  * watched for the moment. */
 void es_loop_hold(es_loop *loop);
 void es_loop_release(es_loop *loop);
+
+/* Puts a descriptor aside, if there is one, and fewer than ES_SPARES are; gives one back to the process, for one client,
+ * false: there is none. */
+void es_loop_spare(es_loop *loop);
+bool es_loop_spend(es_loop *loop);
 
 /* A random number in [0, 1): for spreading load, not for secrets. */
 double es_loop_random(es_loop *loop);

@@ -60,6 +60,11 @@ int es_platform_accept(int fd, struct sockaddr_storage *address) {
 #endif
 }
 
+int es_platform_spare(void) {
+  int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return fd < 0 ? -errno : fd;
+}
+
 static void set(int fd, int level, int option, int value) {
   (void)setsockopt(fd, level, option, &value, sizeof value);
 }

@@ -14,6 +14,9 @@ int es_platform_accept(int fd, struct sockaddr_storage *address);
 /* Makes an inherited descriptor non-blocking and close-on-exec: 0 or a negative errno. */
 int es_platform_adopt(int fd);
 
+/* A descriptor that is of no use but to be closed, or a negative errno. */
+int es_platform_spare(void);
+
 /* What every TCP connection gets: no Nagle, a small unsent queue, keep-alive, and an end to peers that are gone. Each
  * is a help and none a need, so failures are passed over. */
 void es_platform_tune(int fd);

@@ -24,7 +24,7 @@ es_server *es_server_new(es_loop *loop) {
     free(server); /* ids that come again after a restart would lose frames in silence */
     return NULL;
   }
-  server->channels.seed = server->ids.seed;
+  server->channels.seed = server->callers.seed = server->ids.seed;
   server->loop = loop;
   server->closed_job.run = run_closed;
   server->grace.on_due = on_grace;
@@ -50,6 +50,8 @@ void es_server_free(es_server *server) {
       x->server = NULL;
   }
   es_channels_free(server);
+  es_callers_free(server);
+  es_pool_clear(&server->pool);
   es_exchange_forget_server(server);
   es_loop_unpost(loop, &server->closed_job);
   es_loop_remove_deadline(loop, &server->grace);
@@ -59,6 +61,7 @@ void es_server_free(es_server *server) {
     loop->servers = server->next;
   if (server->next != NULL)
     server->next->prev = server->prev;
+  free((void *)(uintptr_t)server->trust.networks);
   free(server);
 }
 

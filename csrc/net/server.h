@@ -5,18 +5,24 @@
 #ifndef ES_NET_SERVER_H
 #define ES_NET_SERVER_H
 
+#include "net/callers.h"
 #include "net/channel.h"
 #include "net/connection.h"
 #include "net/listener.h"
 #include "net/loop.h"
 
 typedef struct es_limits {
-  size_t connections;    /* clients at once; those above are told to come back later */
-  size_t header_bytes;   /* request line and headers */
-  size_t body_bytes;     /* a request's body */
-  size_t backlog_bytes;  /* what may wait for one client's socket */
-  double header_seconds; /* from a connection's start, or a request's first byte, to its last */
-  double stream_seconds; /* a stream's age; 0: no limit */
+  size_t connections;         /* clients at once; those above are told to come back later */
+  size_t address_connections; /* the same, of one address; 0: no limit */
+  bool loopback;              /* that holds for loopback addresses, too */
+  size_t header_bytes;        /* request line and headers */
+  size_t body_bytes;          /* a request's body */
+  size_t backlog_bytes;       /* what may wait for one client's socket */
+  size_t pipelined;           /* requests behind one another that are answered from one read */
+  double header_seconds;      /* from a connection's start, or a request's first byte, to the end of its head */
+  double body_seconds;        /* from there to the end of its body */
+  double keep_alive_seconds;  /* between two requests of a connection */
+  double stream_seconds;      /* a stream's age; 0: no limit */
 } es_limits;
 
 typedef struct es_stats {
@@ -41,8 +47,10 @@ typedef struct es_handlers {
 } es_handlers;
 
 struct es_server {
-  /* set by the layer above before the first listener */
+  /* set by the layer above before the first listener; pool.budget.limit, too: what may wait for all clients, and their
+   * bodies */
   es_limits limits;
+  es_trust trust;           /* its networks are the server's to free */
   double heartbeat_seconds; /* 0: none */
   double retry_ms;          /* what a stream's first byte tells; below 0: nothing */
   const es_handlers *handlers;
@@ -57,6 +65,8 @@ struct es_server {
   uint64_t given_gone;        /* the highest with a given id of such a channel */
   uint64_t lost;              /* the highest that was given, and whose frame never came */
   es_table channels, ids;     /* kept by channel.c and log.c */
+  es_table callers;           /* kept by callers.c */
+  es_pool pool;               /* for the connections' queues */
   uint32_t serial;            /* of the newest stream */
   es_connection *connections; /* kept by connection.c */
   es_listener *listeners;     /* kept by listener.c */

@@ -34,7 +34,7 @@ static void reads_in_any_cut(void) {
   char both[sizeof text + sizeof next];
   snprintf(both, sizeof both, "%s%s", text, next);
   for (size_t cut = 0; cut <= strlen(both); cut++) {
-    es_parser *parser = es_parser_new(1024, 1024);
+    es_parser *parser = es_parser_new(1024, 1024, NULL);
     size_t taken;
     CHECK(feed(parser, both, strlen(both), cut, &taken) == ES_PARSE_DONE);
     CHECK(taken == strlen(text)); /* what follows is the next request's */
@@ -53,7 +53,7 @@ static void reads_in_any_cut(void) {
 static int status_of(const char *text, size_t header_bytes, size_t body_bytes) {
   int status = -1;
   for (size_t cut = 0; cut <= strlen(text); cut++) {
-    es_parser *parser = es_parser_new(header_bytes, body_bytes);
+    es_parser *parser = es_parser_new(header_bytes, body_bytes, NULL);
     size_t taken;
     es_parse result = feed(parser, text, strlen(text), cut, &taken);
     int now = result == ES_PARSE_ERROR ? es_parser_status(parser) : result == ES_PARSE_DONE ? 200 : 0;
@@ -92,7 +92,7 @@ static void bounds_what_is_unfinished(void) {
   static const char *const starts[] = {"GET /", "GET / HTTP/1.1\r\nHost: h\r\nX: ", "GET / HTTP/1.1\r\nHost: h\r\nX"};
   static const int statuses[] = {414, 431, 431};
   for (size_t i = 0; i < 3; i++) {
-    es_parser *parser = es_parser_new(512, 16);
+    es_parser *parser = es_parser_new(512, 16, NULL);
     size_t taken, sent = 0;
     es_parse result = es_parser_feed(parser, starts[i], strlen(starts[i]), &taken);
     while (result == ES_PARSE_MORE && sent < 100000) {
@@ -114,7 +114,7 @@ static void splits_targets(void) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char text[128];
     size_t taken;
-    es_parser *parser = es_parser_new(512, 16);
+    es_parser *parser = es_parser_new(512, 16, NULL);
     snprintf(text, sizeof text, "OPTIONS %s HTTP/1.1\r\nHost: h\r\n\r\n", cases[i].target);
     CHECK(es_parser_feed(parser, text, strlen(text), &taken) == ES_PARSE_DONE);
     es_request *r = es_parser_take(parser);
@@ -127,7 +127,7 @@ static void splits_targets(void) {
 
 static void asks_to_continue(void) {
   static const char text[] = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
-  es_parser *parser = es_parser_new(512, 16);
+  es_parser *parser = es_parser_new(512, 16, NULL);
   size_t taken;
   CHECK(es_parser_feed(parser, text, strlen(text), &taken) == ES_PARSE_CONTINUE);
   CHECK(es_parser_feed(parser, "ab", 2, &taken) == ES_PARSE_DONE);

@@ -1,9 +1,11 @@
 -- The app: routes, options, listeners.
+local activation = require "eventstream.activation"
 local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
+local dispatch = require "eventstream.dispatch"
 local driver = require "eventstream.driver"
-local headers = require "eventstream.headers"
+local guard = require "eventstream.guard"
 local members = require "eventstream.members"
 local place = require "eventstream.place"
 local router = require "eventstream.router"
@@ -21,11 +23,17 @@ end
 
 local LIMITS = {
   connections = check.whole(1),
+  address_connections = check.or_false(check.whole(1), "a whole number, 1 or more, or false"),
   header_bytes = check.whole(256),
   header_seconds = check.seconds,
   body_bytes = check.whole(0),
+  body_seconds = check.seconds,
+  pipelined = check.whole(1),
+  keep_alive_seconds = check.seconds,
   backlog_bytes = check.whole(1),
-  stream_seconds = check.seconds,
+  total_bytes = check.whole(1),
+  stream_seconds = check.optional_seconds,
+  callback_seconds = check.optional_seconds,
 }
 
 local OPTIONS = {
@@ -41,6 +49,9 @@ local OPTIONS = {
   channels = function(value)
     if type(value) ~= "table" then return "a table" end
   end,
+  trusted = guard.trusted,
+  hosts = guard.hosts,
+  origins = guard.origins,
   backplane = function(value)
     if type(value) ~= "table" or type(value.attach) ~= "function" then
       return "a backplane, as eventstream.openresty.dict makes one"
@@ -49,8 +60,22 @@ local OPTIONS = {
 }
 
 local DEFAULTS = {
-  connections = 10000, header_bytes = 16384, header_seconds = 10, body_bytes = 1048576, backlog_bytes = 65536,
+  connections = 10000, address_connections = 500, header_bytes = 16384, header_seconds = 10, body_bytes = 1048576,
+  body_seconds = 60, pipelined = 100, keep_alive_seconds = 60, backlog_bytes = 65536, total_bytes = 268435456,
+  stream_seconds = false, callback_seconds = 1,
 }
+
+-- What the core takes: 0 is no limit. Loopback addresses count only where a script says how many they may have: a proxy
+-- on the same machine brings everybody.
+local function settings_of(limits)
+  local settings = { loopback = limits.address_connections and 1 or 0 }
+  for name, default in pairs(DEFAULTS) do
+    local value = limits[name]
+    if value == nil then value = default end
+    settings[name] = value or 0
+  end
+  return settings
+end
 
 local function report_to_stderr(message, traceback)
   place.tell(traceback == "" and message or message .. "\n" .. traceback)
@@ -66,62 +91,6 @@ local function reporter(on_error)
       report_to_stderr(message, traceback)
       report_to_stderr("on_error: " .. failure, "")
     end
-  end
-end
-
-local function text(status, body, lines)
-  return "answer", status, "Content-Type: text/plain; charset=utf-8\r\n" .. (lines or ""), body .. "\n"
-end
-
-local function allowed(routes)
-  local methods = { "OPTIONS" }
-  for method in pairs(routes) do methods[#methods + 1] = method end
-  if routes.GET and not routes.HEAD then methods[#methods + 1] = "HEAD" end
-  table.sort(methods)
-  return ("Allow: %s\r\n"):format(table.concat(methods, ", "))
-end
-
--- The coroutine of an ordinary handler.
-local function plain(handler, request)
-  return headers.result(("handler of %s %s"):format(request.method, request.path), handler(request))
-end
-
--- What the core asks: what to do with a request (csrc/lua/app.c).
-local function dispatcher(routes)
-  return function(request)
-    local method, path = request.method, request.path
-    if path == "*" then
-      if method == "OPTIONS" then return "answer", 204, "", "" end
-      return text(400, "only OPTIONS has no path")
-    end
-    local found, malformed = routes:match(path)
-    if not found then
-      if malformed == true then return text(400, "the path is malformed") end
-      return text(404, "not found")
-    end
-    local entry = found[method] or (method == "HEAD" and found.GET)
-    if not entry then
-      if method == "OPTIONS" then return "answer", 204, allowed(found), "" end
-      return text(405, "method not allowed", allowed(found))
-    end
-    local route = entry.route
-    if route.kind == "plain" then return "plain", plain, route.handler end
-    if method == "HEAD" then return "head" end
-    return "stream", route.handler
-  end
-end
-
--- A handler that returned without sending or holding anything is most often a mistake; it is told once a route.
-local function hinter(routes)
-  local told = {}
-  return function(request)
-    local found = routes:match(request.path)
-    local entry = found and found[request.method]
-    if not entry or told[entry] then return end
-    told[entry] = true
-    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep "
-      .. "it open with stream:subscribe, stream:every, stream:hold or a loop around stream:sleep", request.method,
-      entry.pattern)
   end
 end
 
@@ -169,8 +138,15 @@ end
 ---@field retry integer|false? milliseconds after which a browser reconnects, jittered up to 1.5 times; default 3000
 ---@field limits eventstream.Limits?
 ---@field channels table<string, eventstream.ChannelOptions>? by name, or by pattern: "room:*"
+---@field hosts string[]? the only ones that a request may name: "example.com", "*.example.com", "localhost:8080"
+---@field origins string[]? the only ones that a browser's page may come from: "https://example.com"
+---@field trusted eventstream.Trusted? proxies that are believed who their clients are
 ---@field backplane table? what several processes of one app have in common
 ---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
+
+---@class eventstream.Trusted
+---@field [integer] string an address or a network: "127.0.0.1", "10.0.0.0/8", "unix"
+---@field header "X-Forwarded-For"|"Forwarded"|nil in which they name their clients; default "X-Forwarded-For"
 
 ---@class eventstream.ChannelOptions
 ---@field history integer? events that are kept; default 1000
@@ -181,30 +157,32 @@ end
 
 ---@class eventstream.Limits
 ---@field connections integer? clients at once; default 10000
+---@field address_connections integer|false|nil of one address (IPv6: of 64 bits); default 500, but for loopback
 ---@field header_bytes integer? a request's line and headers; default 16384
----@field header_seconds number? until a request is complete; default 10
+---@field header_seconds number? until they are complete; default 10
 ---@field body_bytes integer? a request's body; default 1048576
+---@field body_seconds number? until it is complete; default 60
+---@field pipelined integer? requests behind one another that are answered; default 100
+---@field keep_alive_seconds number? between two requests of a connection; default 60
 ---@field backlog_bytes integer? what may wait for one client's socket; default 65536
----@field stream_seconds number? a stream's age; default: no limit
+---@field total_bytes integer? what may wait for all, and their bodies; default 268435456
+---@field stream_seconds number|false|nil a stream's age; default: no limit
+---@field callback_seconds number|false|nil what runs longer is named in a warning; default 1
 
 --- Makes an app.
 ---@param options eventstream.Options?
 ---@return eventstream.App
 function App.new(options)
   options = check.call(check.options, "new", options, OPTIONS)
-  local limits = check.call(check.options, "new", options.limits, LIMITS, "limits.")
-  local settings = {
-    heartbeat = options.heartbeat == nil and 15 or options.heartbeat or 0,
-    retry = options.retry == nil and 3000 or options.retry or -1,
-    stream_seconds = limits.stream_seconds or 0,
-  }
-  for name, default in pairs(DEFAULTS) do settings[name] = limits[name] or default end
+  local settings = settings_of(check.call(check.options, "new", options.limits, LIMITS, "limits."))
+  settings.heartbeat = options.heartbeat == nil and 15 or options.heartbeat or 0
+  settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
-    _members = members.new() }, App)
+    _befores = {}, _members = members.new() }, App)
   local hooks = {
-    dispatch = dispatcher(app._routes),
-    hint = hinter(app._routes),
+    dispatch = dispatch.new(app._routes, guard.new(options), app._befores),
+    hint = dispatch.hinter(app._routes, warn),
     members = function(name) return members_of(app, name) end,
     joined = function(channel, stream, member) join(app, channel, stream, member) end,
     longest_history = function() return channels.longest_history(known) end,
@@ -220,6 +198,10 @@ function App.new(options)
   }
   app._hooks = hooks
   app._core = core.app(hooks, settings)
+  if options.trusted then
+    app._trusts = true
+    app._core:trust(options.trusted, (options.trusted.header or ""):lower() == "forwarded")
+  end
   apps[app] = true
   check.call(driver.join, app, options.backplane)
   return app
@@ -316,7 +298,24 @@ function App:post(path, handler)
   return self
 end
 
-local LISTEN = { host = check.string, port = check.port, path = check.path, fd = check.whole(0) }
+--- Calls the function for each request before its route is looked at. What it returns (status, body, headers, as a
+--- handler) is the answer then; nothing: the request goes on, with what the function set on it. It may wait
+--- (eventstream.await). Several are called in order, until one answers.
+---@param callback fun(request: eventstream.Request): integer|string|nil, string?, table<string, any>?
+---@return eventstream.App self
+function App:before(callback)
+  check.call(check_self, self, "before")
+  if type(callback) ~= "function" then
+    error(("before: function expected, got %s"):format(type(callback)), 2)
+  end
+  self._befores[#self._befores + 1] = callback
+  return self
+end
+
+local LISTEN = {
+  host = check.string, port = check.port, path = check.path, fd = check.whole(0), activated = check.activated,
+  proxy_protocol = check.boolean, reuse_port = check.boolean,
+}
 
 local ADVICE = {
   EADDRINUSE = "another program listens there: stop it, or take another port, or port = 0 for any free one",
@@ -331,6 +330,7 @@ local ADVICE = {
 
 local function describe(options)
   if options.path then return options.path end
+  if options.activated then return "an activated socket" end
   if options.fd then return "fd " .. options.fd end
   local host = options.host or "127.0.0.1"
   return (host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(host, options.port)
@@ -350,28 +350,45 @@ end
 ---@field port integer? 0: any free one
 ---@field path string? a Unix socket
 ---@field fd integer? an inherited listening socket
+---@field activated true|string|nil the first one that a service manager passed on, or the one of that name
+---@field reuse_port boolean? several processes may listen on the port
+---@field proxy_protocol boolean? each connection begins with the PROXY protocol's header, from a trusted proxy
 
 ---@class eventstream.Listener
 ---@field host string?
 ---@field port integer?
 ---@field path string?
 ---@field close fun(self: eventstream.Listener)
+---@field share fun(self: eventstream.Listener): integer? its descriptor, for a process that goes on listening
 
 local function listen(app, options)
   check_self(app, "listen")
   if place.nginx then error("listen: inside nginx its own `listen` directives do that", 0) end
   if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 0) end
   check.options("listen", options, LISTEN)
-  local ways = (options.port and 1 or 0) + (options.path and 1 or 0) + (options.fd and 1 or 0)
-  if ways ~= 1 then error("listen: give one of port, path and fd", 0) end
+  local ways = 0
+  for _, way in ipairs { "port", "path", "fd", "activated" } do ways = ways + (options[way] ~= nil and 1 or 0) end
+  if ways ~= 1 then error("listen: give one of port, path, fd and activated", 0) end
+  if options.reuse_port ~= nil and not options.port then error("listen: reuse_port is for a port", 0) end
+  if options.proxy_protocol and not app._trusts then
+    error("listen: proxy_protocol needs proxies that are trusted: eventstream.new { trusted = { '127.0.0.1' } }", 0)
+  end
   raise_descriptors(app._limits)
   local listener, name, message
+  local core_app, proxied = app._core, options.proxy_protocol or false
   if options.path then
-    listener, name, message = app._core:listen("unix", options.path)
-  elseif options.fd then
-    listener, name, message = app._core:listen("fd", options.fd)
+    listener, name, message = core_app:listen("unix", proxied, options.path)
+  elseif options.port then
+    local host = options.host or "127.0.0.1"
+    listener, name, message = core_app:listen("tcp", proxied, host, options.port, options.reuse_port)
   else
-    listener, name, message = app._core:listen("tcp", options.host or "127.0.0.1", options.port)
+    local fd = options.fd
+    if not fd then fd, message = activation.find(options.activated) end
+    if not fd then
+      last_failure = "listen: " .. message
+      return nil, last_failure
+    end
+    listener, name, message = core_app:listen("fd", proxied, fd)
   end
   driver.attach()
   if listener then return listener end
@@ -380,7 +397,7 @@ local function listen(app, options)
   return nil, last_failure
 end
 
---- Listens on { host =, port = }, { path = } or { fd = }.
+--- Listens on { host =, port = }, { path = }, { fd = } or { activated = true }.
 ---@param options eventstream.ListenOptions
 ---@return eventstream.Listener?, string? message
 function App:listen(options)
@@ -475,8 +492,8 @@ function App:streams()
   return self._core:streams()
 end
 
---- Counters: accepted, rejected, requests, published, events, bytes_out, resumes, gaps, slow, skipped; gauges:
---- connections, streams, channels, subscribers.
+--- Counters: accepted, rejected, requests, published, events, bytes_out, resumes, gaps, slow, skipped; gauges: backlog
+--- (bytes that wait for clients, and of bodies), connections, streams, channels, subscribers.
 ---@return table<string, integer>
 function App:stats()
   return self._core:stats()

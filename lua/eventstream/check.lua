@@ -96,6 +96,22 @@ function M.path(value)
   if type(value) ~= "string" or value == "" or value:find("%z") then return "a path" end
 end
 
+function M.boolean(value)
+  if type(value) ~= "boolean" then return "true or false" end
+end
+
+--- A socket that a service manager passed on: the first one, or that of a name.
+function M.activated(value)
+  if value ~= true and type(value) ~= "string" then return "true, or the name of a socket" end
+end
+
+--- What another rule takes, or false.
+function M.or_false(rule, wanted)
+  return function(value)
+    if value ~= false and rule(value) then return wanted end
+  end
+end
+
 function M.callable(value)
   if type(value) ~= "function" then return "a function" end
 end
@@ -115,9 +131,7 @@ function M.duration(value)
 end
 
 --- Seconds above 0, or false for none.
-function M.optional_seconds(value)
-  if value ~= false and M.seconds(value) then return "a number of seconds above 0, at most ten years, or false" end
-end
+M.optional_seconds = M.or_false(M.seconds, "a number of seconds above 0, at most ten years, or false")
 
 --- A whole number from least on.
 function M.whole(least)

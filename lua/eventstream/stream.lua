@@ -15,6 +15,7 @@ local headers = require "eventstream.headers"
 ---@field after fun(self: eventstream.Stream, seconds: number, fn: eventstream.Tick): eventstream.Interval
 ---@field on_close fun(self: eventstream.Stream, fn: fun(reason: eventstream.Reason)) in order; late ones at once
 ---@field hold fun(self: eventstream.Stream): true?, string? stays open until it is closed
+---@field expire fun(self: eventstream.Stream, seconds: number): true?, string? ends, "expired", so long from now
 ---@field flush fun(self: eventstream.Stream): true?, string? hands what is queued to the kernel now
 ---@field close fun(self: eventstream.Stream) after what was sent before, which has 5 s
 

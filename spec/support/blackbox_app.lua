@@ -10,6 +10,8 @@ local app = eventstream.new {
   heartbeat = 1, retry = 2000, limits = { body_bytes = 100000 },
   channels = { ["short:*"] = { history = 3 }, ["late:*"] = { history = 20 },
     ["skip:*"] = { history = 20, slow = "skip" } },
+  hosts = { "house.test", "x", "127.0.0.1" }, origins = { "https://good.test" },
+  trusted = { "127.0.0.1" },
   on_error = function(message) io.stderr:write("script error: ", message, "\n") end,
 }
 
@@ -63,6 +65,25 @@ app:post("/tell/:key", function(request)
   local fn = told[request.params.key]
   if not fn then return 404 end
   fn(request.body)
+end)
+
+-- === Who may come in ===
+
+app:before(function(request)
+  if not request.path:find "^/guarded" then return end
+  local user = eventstream.await(function(resume) resume(request.query.user) end)
+  if request.query.fails then error "no way to tell, on purpose" end
+  if not user then return 401, "who are you?", { ["WWW-Authenticate"] = "Basic" } end
+  request.user = user
+end)
+
+app:get("/guarded", function(request) return request.user end)
+app:stream("/guarded/stream", function(stream, request) stream:send(request.user) end)
+
+app:stream("/expire", function(stream, request)
+  watch(stream, request)
+  stream:expire(tonumber(request.query.after))
+  stream:hold()
 end)
 
 -- === Streams that send ===

@@ -1,0 +1,106 @@
+-- What becomes of a request: refused, answered, or given to a handler.
+local headers = require "eventstream.headers"
+
+local M = {}
+
+local function text(status, body, lines)
+  return "answer", status, "Content-Type: text/plain; charset=utf-8\r\n" .. (lines or ""), body .. "\n"
+end
+
+local function allowed(routes)
+  local methods = { "OPTIONS" }
+  for method in pairs(routes) do methods[#methods + 1] = method end
+  if routes.GET and not routes.HEAD then methods[#methods + 1] = "HEAD" end
+  table.sort(methods)
+  return ("Allow: %s\r\n"):format(table.concat(methods, ", "))
+end
+
+-- The coroutine of an ordinary handler.
+local function plain(handler, request)
+  return headers.result(("handler of %s %s"):format(request.method, request.path), handler(request))
+end
+
+-- What a request's route says: what dispatch (below) returns, if nothing comes before.
+local function route_of(routes, request)
+  local method, path = request.method, request.path
+  if path == "*" then
+    if method == "OPTIONS" then return "answer", 204, "", "" end
+    return text(400, "only OPTIONS has no path")
+  end
+  local found, malformed = routes:match(path)
+  if not found then
+    if malformed == true then return text(400, "the path is malformed") end
+    return text(404, "not found")
+  end
+  local entry = found[method] or (method == "HEAD" and found.GET)
+  if not entry then
+    if method == "OPTIONS" then return "answer", 204, allowed(found), "" end
+    return text(405, "method not allowed", allowed(found))
+  end
+  local route = entry.route
+  if route.kind == "plain" then return "plain", plain, route.handler end
+  if method == "HEAD" then return "head" end
+  return "stream", route.handler
+end
+
+-- The first answer of those that come before, checked: status, lines, body; or nothing.
+local function ask(befores, request)
+  for _, before in ipairs(befores) do
+    local status, body, fields = before(request)
+    if status ~= nil then
+      return headers.result(("before %s %s"):format(request.method, request.path), status, body, fields)
+    end
+  end
+end
+
+-- The same as route_of, in the request's own coroutine, where those that come before may wait.
+local function guarded(befores, kind, first, second, third)
+  if kind == "plain" then
+    return "plain", function(handler, request)
+      local status, lines, body = ask(befores, request)
+      if status then return status, lines, body end
+      return plain(handler, request)
+    end, second
+  end
+  if kind == "answer" then
+    return "plain", function(_, request)
+      local status, lines, body = ask(befores, request)
+      if status then return status, lines, body end
+      return first, second, third
+    end, false
+  end
+  return "stream", function(stream, request)
+    local status, lines, body = ask(befores, request)
+    if status then return stream:_answer(status, lines, body) end
+    if kind == "stream" then return first(stream, request) end
+  end
+end
+
+--- What the core asks: what to do with a request (csrc/lua/app.c).
+function M.new(routes, refuses, befores)
+  return function(request)
+    if refuses then
+      local status, message = refuses(request)
+      if status then return text(status, message) end
+    end
+    if #befores > 0 then return guarded(befores, route_of(routes, request)) end
+    return route_of(routes, request)
+  end
+end
+
+--- A handler that returned without sending or holding anything is most often a mistake; it is told once a route.
+function M.hinter(routes, warn)
+  local told = {}
+  return function(request)
+    local found = routes:match(request.path)
+    local entry = found and found[request.method]
+    if not entry or told[entry] then return end
+    told[entry] = true
+    warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep "
+      .. "it open with stream:subscribe, stream:every, stream:hold or a loop around stream:sleep", request.method,
+      entry.pattern)
+  end
+end
+
+
+return M
