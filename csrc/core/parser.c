@@ -19,6 +19,17 @@ typedef struct line {
 
 enum { IN_NOTHING, IN_NAME, IN_VALUE };
 
+/* How far the lines of a head or a trailer were looked at, beside llhttp, which takes some that others would understand in
+ * another way. */
+typedef struct layout {
+  bool begun;      /* its first line has */
+  bool first;      /* that is the request line, until it ends */
+  bool ended;      /* by an empty line */
+  size_t len;      /* of the line under way, with its CR */
+  char last;       /* byte */
+  uint64_t window; /* the last 8 bytes of the first line */
+} layout;
+
 struct es_parser {
   llhttp_t http;
   size_t header_bytes, body_bytes; /* limits */
@@ -29,6 +40,8 @@ struct es_parser {
   span target;
   line *lines;
   size_t line_count, line_size;
+  layout look;
+  bool trailing; /* the last chunk is there, and what follows are the trailer's lines */
   int in;
   char *body;
   size_t body_len, body_size;
@@ -169,10 +182,30 @@ static bool is_host(const char *text, size_t len) {
   return true;
 }
 
+/* What may be asked for: a path, an absolute URI that names a host, or everything there is (RFC 9112, 3.2). */
+static bool is_target(const char *text, size_t len) {
+  if (len == 0 || memchr(text, '#', len) != NULL || (text[0] == '*' && len > 1))
+    return false;
+  if (text[0] == '/' || text[0] == '*')
+    return true;
+  size_t at = 0;
+  while (at + 3 < len && memcmp(text + at, "://", 3) != 0)
+    at++;
+  size_t host = at + 3, end = host;
+  while (end < len && text[end] != '/' && text[end] != '?')
+    end++;
+  return end > host && is_host(text + host, end - host);
+}
+
+/* llhttp knows other protocols with such heads, too. */
+static bool is_http(uint64_t window) {
+  return window >> 8 == 0x485454502f312eULL; /* "HTTP/1." and a digit */
+}
+
 static int on_head(llhttp_t *http) {
   es_parser *p = http->data;
   int hosts = 0, codings = 0;
-  bool chunked = true, bad_host = false, nameless = false;
+  bool chunked = true, bad_host = false, nameless = false, expects = false;
   p->head_done = true;
   for (size_t i = 0; i < p->line_count; i++) {
     line *l = &p->lines[i];
@@ -190,15 +223,19 @@ static int on_head(llhttp_t *http) {
     } else if (same_text(name, l->name.len, "transfer-encoding")) {
       codings++;
       chunked = chunked && same_text(value, l->value.len, "chunked");
-    } else if (same_text(name, l->name.len, "expect") && http->http_minor > 0)
+    } else if (same_text(name, l->name.len, "expect") && http->http_minor > 0) {
       p->wants_continue = same_text(value, l->value.len, "100-continue");
+      expects = expects || !p->wants_continue;
+    }
   }
-  if (http->http_major != 1)
+  if (http->http_major != 1 || !is_http(p->look.window))
     return refuse(p, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
   if (http->method == HTTP_CONNECT) /* what follows it would be no HTTP */
     return refuse(p, 501, "CONNECT is not implemented");
   if (nameless)
     return refuse(p, 400, "a header without a name");
+  if (!is_target(p->text + p->target.at, p->target.len))
+    return refuse(p, 400, "the request's target is malformed");
   if (hosts > 1 || bad_host || (hosts == 0 && http->http_minor > 0)) /* RFC 9112, 3.2 */
     return refuse(p, 400, "an HTTP/1.1 request has one Host header, which names a host");
   /* Where two readers could see two ends of a body, a request can be smuggled (RFC 9112, 6.1 and 11.2). */
@@ -206,6 +243,8 @@ static int on_head(llhttp_t *http) {
     return refuse(p, 400, "a body has a length or a coding, not both");
   if (codings > 1 || (codings == 1 && (!chunked || http->http_minor == 0)))
     return refuse(p, 400, "the only transfer coding that is understood is chunked");
+  if (expects)
+    return refuse(p, 417, "the only expectation that is understood is 100-continue");
   bool sized = (http->flags & (F_CONTENT_LENGTH | F_TRANSFER_ENCODING | F_CHUNKED)) != 0;
   if (!sized && http->http_minor == 0 && (http->method == HTTP_POST || http->method == HTTP_PUT))
     return refuse(p, 411, "the length of the request's body is not told");
@@ -237,6 +276,17 @@ static int on_body(llhttp_t *http, const char *at, size_t len) {
   p->body_len += len;
   p->wants_continue = false;
   return 0;
+}
+
+static int on_chunk(llhttp_t *http) {
+  es_parser *p = http->data;
+  if (http->content_length > p->body_bytes - p->body_len)
+    return refuse(p, 413, "the request's body is too large");
+  if (http->content_length > 0)
+    return 0;
+  p->trailing = true;
+  p->look = (layout){.begun = true};
+  return HPE_PAUSED;
 }
 
 /* Splits a target into path and query. The absolute form loses its scheme and authority (RFC 9112, 3.2.2). */
@@ -299,6 +349,7 @@ static const llhttp_settings_t settings = {
     .on_header_value = on_value,
     .on_header_value_complete = on_value_end,
     .on_headers_complete = on_head,
+    .on_chunk_header = on_chunk,
     .on_body = on_body,
     .on_message_complete = on_done,
 };
@@ -311,7 +362,8 @@ static void reset(es_parser *p) {
   p->text_len = p->fed = p->extra = p->line_count = p->body_len = p->body_size = 0;
   p->target = (span){0, 0};
   p->in = IN_NOTHING;
-  p->begun = p->head_done = p->wants_continue = false;
+  p->look = (layout){.first = true};
+  p->begun = p->head_done = p->wants_continue = p->trailing = false;
 }
 
 es_parser *es_parser_new(size_t header_bytes, size_t body_bytes, es_budget *budget) {
@@ -351,7 +403,10 @@ static es_parse execute(es_parser *p, const char *bytes, size_t size, size_t *ta
     return ES_PARSE_MORE;
   case HPE_PAUSED:
     *taken += (size_t)(llhttp_get_error_pos(&p->http) - bytes);
-    return ES_PARSE_DONE;
+    if (p->request != NULL)
+      return ES_PARSE_DONE;
+    llhttp_resume(&p->http);
+    return ES_PARSE_MORE;
   case HPE_USER:
     return fail(p, 400, "bad request");
   case HPE_INVALID_VERSION:
@@ -362,28 +417,82 @@ static es_parse execute(es_parser *p, const char *bytes, size_t size, size_t *ta
   }
 }
 
+/* Looks at the lines of a head or a trailer, up to its end. A line must end with CRLF, where another reader could see none, or
+ * two; none goes on in the next one, and no two spaces stand in the first (RFC 9112, 2.2, 3 and 5.2). Returns how many
+ * bytes are fine; *why is set where the one behind them is not. */
+static size_t check_lines(layout *look, const char *bytes, size_t size, const char **why) {
+  for (size_t i = 0; i < size && !look->ended; i++) {
+    char c = bytes[i];
+    if (c == '\n') {
+      if (look->last != '\r') {
+        *why = "a line must end with CR and LF";
+        return i;
+      }
+      look->ended = look->begun && look->len == 1;
+      if (look->len > 1) {
+        look->first = false;
+        look->begun = true;
+      }
+      look->len = 0;
+    } else {
+      if (look->first && look->len > 0 && c == ' ' && look->last == ' ')
+        *why = "the request line has one space between its parts";
+      else if (!look->first && look->len == 0 && (c == ' ' || c == '\t'))
+        *why = "a header must stand on one line";
+      if (*why != NULL)
+        return i;
+      if (look->first && c != '\r')
+        look->window = look->window << 8 | (uint8_t)c;
+      look->len++;
+    }
+    look->last = c;
+  }
+  return size;
+}
+
+/* The same for bytes that llhttp is given then; what it finds wrong before comes first. */
+static es_parse feed_lines(es_parser *p, const char *bytes, size_t size, size_t *taken) {
+  const char *why = NULL;
+  size_t fine = check_lines(&p->look, bytes, size, &why);
+  es_parse result = fine > 0 ? execute(p, bytes, fine, taken) : ES_PARSE_MORE;
+  return result == ES_PARSE_MORE && why != NULL ? fail(p, 400, why) : result;
+}
+
+/* A head, up to the limit: it is then too large however it is cut. */
+static es_parse feed_head(es_parser *p, const char *bytes, size_t size, size_t *taken) {
+  size_t room = p->header_bytes - p->fed, piece = size < room ? size : room;
+  p->fed += piece;
+  es_parse result = feed_lines(p, bytes, piece, taken);
+  if (result == ES_PARSE_MORE && !p->head_done && piece < size)
+    return p->line_count == 0 ? fail(p, 414, "the request's target is too long")
+                              : fail(p, 431, "the request's headers are too large");
+  return result;
+}
+
+static es_parse feed_body(es_parser *p, const char *bytes, size_t size, size_t *taken) {
+  size_t before = *taken, body = p->body_len;
+  es_parse result = ES_PARSE_MORE;
+  if (!p->trailing)
+    result = execute(p, bytes + before, size - before, taken);
+  if (result == ES_PARSE_MORE && p->trailing && *taken < size)
+    result = feed_lines(p, bytes + *taken, size - *taken, taken);
+  size_t rest = *taken - before, grown = p->body_len - body;
+  p->extra += rest > grown ? rest - grown : 0;
+  if (result != ES_PARSE_ERROR && p->extra > p->header_bytes + CHUNK_EXTRA * p->body_len)
+    return fail(p, 413, "what surrounds the request's body is too large");
+  return result;
+}
+
 es_parse es_parser_feed(es_parser *p, const char *bytes, size_t size, size_t *taken) {
   es_parse result = ES_PARSE_MORE;
   bool had_head = p->head_done;
   *taken = 0;
   if (p->status != 0)
     return ES_PARSE_ERROR;
-  if (!had_head && size > 0) { /* up to the limit first: a head is then too large however it is cut */
-    size_t room = p->header_bytes - p->fed, piece = size < room ? size : room;
-    p->fed += piece;
-    result = execute(p, bytes, piece, taken);
-    if (result == ES_PARSE_MORE && !p->head_done && piece < size)
-      return p->line_count == 0 ? fail(p, 414, "the request's target is too long")
-                                : fail(p, 431, "the request's headers are too large");
-  }
-  if (result == ES_PARSE_MORE && *taken < size) {
-    size_t before = *taken, body = p->body_len;
-    result = execute(p, bytes + before, size - before, taken);
-    size_t rest = *taken - before, grown = p->body_len - body;
-    p->extra += rest > grown ? rest - grown : 0;
-    if (result != ES_PARSE_ERROR && p->extra > p->header_bytes + CHUNK_EXTRA * p->body_len)
-      return fail(p, 413, "what surrounds the request's body is too large");
-  }
+  if (!had_head && size > 0)
+    result = feed_head(p, bytes, size, taken);
+  if (result == ES_PARSE_MORE && *taken < size)
+    result = feed_body(p, bytes, size, taken);
   if (result == ES_PARSE_MORE && p->head_done && !had_head && p->wants_continue)
     return ES_PARSE_CONTINUE;
   return result;

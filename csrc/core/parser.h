@@ -35,7 +35,8 @@ bool es_parser_has_head(const es_parser *parser);
  * parser is ready for the next. */
 es_request *es_parser_take(es_parser *parser);
 
-/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 431, 500, 501, 503, 505) and a short text for the answer's body. */
+/* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 417, 431, 500, 501, 503, 505) and a short text for the
+ * answer's body. */
 int es_parser_status(const es_parser *parser);
 const char *es_parser_reason(const es_parser *parser);
 
