@@ -172,9 +172,10 @@ $(BUILD)/bin/%_fuzz: $(BUILD)/obj/fuzz/%_fuzz.o $(memory) $(call objects,core) $
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(call wrap,$(wrapped)) -o $@ $^ $(LDFLAGS) $(llhttp_libs) $(libuv_libs)
 
-# This one is the kernel and the clock, too.
+# These are the kernel and the clock, too.
 $(BUILD)/bin/stream_fuzz: $(patsubst %,$(BUILD)/obj/fuzz/stream_%.o,script client oracle) $(call objects,net)
-$(BUILD)/bin/stream_fuzz: wrapped += send sendmsg uv_now uv_hrtime
+$(BUILD)/bin/connection_fuzz: $(call objects,net)
+$(BUILD)/bin/stream_fuzz $(BUILD)/bin/connection_fuzz: wrapped += send sendmsg uv_now uv_hrtime
 
 c_files = $(wildcard csrc/*/*.[ch] bench/*.[ch])
 

@@ -1,5 +1,5 @@
 -- Malformed requests, and such as two readers could understand in two ways (RFC 9112, 11.2): each with the one answer
--- is right. Whole, byte by byte, and with a request hidden behind it that is never answered where it stands in doubt.
+-- that is right, whole and byte by byte. What stands behind them in doubt is never answered.
 local net = require "spec.support.net"
 local table_unpack = table.unpack or unpack -- luacheck: ignore
 

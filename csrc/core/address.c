@@ -55,10 +55,12 @@ static bool read_number(es_slice text, unsigned most, unsigned *number) {
 }
 
 bool es_peer_read(es_slice text, es_peer *peer) {
+  if (text.len == 0)
+    return false;
   const char *end = text.ptr + text.len, *colon = NULL;
   unsigned port = 0;
   es_slice host = text;
-  if (text.len > 0 && text.ptr[0] == '[') {
+  if (text.ptr[0] == '[') {
     const char *close = memchr(text.ptr, ']', text.len);
     if (close == NULL || (close + 1 < end && close[1] != ':'))
       return false;
@@ -66,7 +68,7 @@ bool es_peer_read(es_slice text, es_peer *peer) {
     colon = close + 1 < end ? close + 1 : NULL;
     if (memchr(host.ptr, ':', host.len) == NULL)
       return false;
-  } else if (text.len > 0) {
+  } else {
     colon = memchr(text.ptr, ':', text.len);
     if (colon != NULL && memchr(colon + 1, ':', (size_t)(end - colon - 1)) != NULL)
       colon = NULL; /* IPv6 without brackets: no port can follow */
