@@ -99,14 +99,23 @@ bool es_app_route(es_stream *s) {
   return true;
 }
 
+static void run_request(void *argument) {
+  es_stream *s = argument;
+  if (es_app_route(s))
+    es_task_start(s, 2);
+}
+
 static void on_request(es_exchange *x) {
   es_stream *s = es_stream_new(x->server->user, x);
-  if (s == NULL)
+  if (s == NULL) {
     es_exchange_fail(x, 500, (es_slice){"", 0}, (es_slice){"", 0});
-  else if (x->connection->is_hosted)
+  } else if (x->connection->is_hosted) {
     es_hosted_begins(s);
-  else if (es_app_route(s))
-    es_task_start(s, 2);
+  } else if (!es_protect(s->app->state, run_request, s)) {
+    if (s->task != NULL)
+      es_task_drop(s->task);
+    es_stream_failed(s);
+  }
 }
 
 static void on_room(es_exchange *x) {
@@ -130,11 +139,16 @@ static void on_end(es_exchange *x) {
     es_stream_ended(x->user);
 }
 
+static void run_closed(void *argument) {
+  es_app *app = argument;
+  es_push_hook(app->state->L, app, "closed");
+  es_call(app->state, app, NULL, 0, 0);
+}
+
 static void on_closed(es_server *server) {
   es_app *app = server->user;
   es_state *state = app->state;
-  es_push_hook(state->L, app, "closed");
-  es_call(state, app, NULL, 0, 0);
+  es_protect(state, run_closed, app);
   app->server = NULL;
   es_server_free(server);
   es_unref(state->L, &app->self_ref);

@@ -9,7 +9,8 @@
  * one for the task. Dropping userdata ends nothing: what runs is anchored here, in the registry.
  *
  * Functions: l_... is a lua_CFunction; es_push_... pushes; es_check_... raises. Errors of scripts end at es_call and
- * es_task_resume, the only two doors into Lua. */
+ * es_task_resume, the only two doors into Lua. What is done beside these on state->L may raise, too, where memory is out,
+ * and nobody is below who could catch it: it stands within es_protect. */
 #ifndef ES_LUA_BINDING_H
 #define ES_LUA_BINDING_H
 
@@ -32,6 +33,8 @@ typedef struct es_state {
   lua_State *L;                     /* callbacks start here */
   int thread_ref;                   /* anchors L */
   int hooks_ref;                    /* functions from the Lua side: json, suggest */
+  int protect_ref;                  /* a function that es_protect need not make */
+  int closed_ref;                   /* "closed", for coroutines on which nothing may be allocated */
   es_task *running;                 /* whose coroutine runs now */
   uint64_t calls;                   /* into Lua */
   int on_wake_ref;                  /* of another server that drives the loop by ticks */
@@ -83,11 +86,15 @@ es_state *es_state_of(lua_State *L);
 /* A table of the registry whose values are weak: key -> userdata. */
 void es_push_objects(lua_State *L);
 
+/* Runs a function of ours that uses state->L. False when Lua's memory was out, which ended it there; what it had pushed is
+ * gone then. */
+bool es_protect(es_state *state, void (*run)(void *argument), void *argument);
+
 /* Calls the function below its arguments on state->L, leaving results, or nothing and false after an error, which was
  * reported to the app's on_error. stream may be NULL. */
 bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int results);
 
-/* Reports an error to on_error: takes message and traceback off state->L. */
+/* Reports an error to on_error: takes message and traceback off state->L. May raise, as es_call may. */
 void es_report(es_state *state, es_app *app, es_stream *stream);
 
 /* Pushes a function of the app's hooks, or of the state's. */
@@ -130,7 +137,8 @@ int l_id_text(lua_State *L);
 
 /* --- task.c --- */
 
-/* Starts a handler: the function and its arguments are moved off state->L. */
+/* Starts a handler: the function and its arguments are moved off state->L. May raise, before the handler runs: then
+ * stream->task, where there is one, is to be dropped. */
 void es_task_start(es_stream *stream, int arguments);
 
 /* The stream is over: a waiting handler is resumed with nil, "closed". */

@@ -44,6 +44,21 @@ void es_hosted_begins(es_stream *s) {
   s->hosted = h->connection;
 }
 
+typedef struct routed {
+  es_stream *stream;
+  lua_State *L;
+  bool runs;
+} routed;
+
+static void run_route(void *argument) {
+  routed *r = argument;
+  r->runs = es_app_route(r->stream);
+  if (!r->runs)
+    return;
+  r->stream->running = true;
+  lua_xmove(r->stream->app->state->L, r->L, 3);
+}
+
 /* host(request, address, port): takes a request, as bytes; a handle, and the function to call with two arguments; or the
  * handle alone, where the answer is there already; or nothing: the app is closed. */
 int l_host(lua_State *L) {
@@ -68,12 +83,13 @@ int l_host(lua_State *L) {
   es_intake_take(c, bytes.ptr, bytes.len);
   if (c->state == ES_READING && c->parser != NULL)
     es_intake_refuse(c, 400, "the request is not complete");
-  lua_State *from = app->state->L;
-  if (h->stream == NULL || !es_app_route(h->stream))
+  routed r = {h->stream, L, false};
+  if (h->stream == NULL)
     return 1;
-  h->stream->running = true;
-  lua_xmove(from, L, 3);
-  return 4;
+  luaL_checkstack(L, 4, "host");
+  if (!es_protect(app->state, run_route, &r))
+    es_stream_failed(h->stream);
+  return r.runs ? 4 : 1;
 }
 
 static void on_gone(void *data) {

@@ -35,33 +35,46 @@ void es_interval_free(es_interval *i) {
     es_stream_check_fed(stream);
 }
 
+typedef struct tick {
+  es_interval *interval;
+  es_app *app;
+  es_stream *stream;
+  bool begun, fine;
+} tick;
+
+/* Calls the function. It may be the interval's end, which is not looked at again. */
+static void run_tick(void *argument) {
+  tick *t = argument;
+  es_interval *i = t->interval;
+  lua_State *L = t->app->state->L;
+  bool elected = t->stream == NULL && t->app->state->loop.on_wake != NULL;
+  if (elected)
+    es_push_hook(L, t->app, "tick");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
+  if (t->stream != NULL)
+    lua_rawgeti(L, LUA_REGISTRYINDEX, i->stream_ref);
+  t->begun = true;
+  if (!i->repeats)
+    es_interval_free(i);
+  t->fine = es_call(t->app->state, t->app, t->stream, elected || t->stream != NULL, 0);
+}
+
 static void on_tick(es_timer *timer) {
-  es_interval *i = (es_interval *)timer;
-  es_app *app = i->app;
-  es_stream *stream = i->stream;
-  lua_State *L = app->state->L;
+  tick t = {.interval = (es_interval *)timer};
+  es_app *app = t.app = t.interval->app;
+  es_stream *stream = t.stream = t.interval->stream;
   if (stream != NULL && stream->hosted != NULL) { /* its holder asks for it, and calls where a script may wait */
-    i->rung = stream->rung = true;
+    t.interval->rung = stream->rung = true;
     es_hosted_call(stream->hosted, ES_CALL_BYTES);
     return;
   }
-  if (stream == NULL && app->state->loop.on_wake != NULL) {
-    es_push_hook(L, app, "tick");
-    lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
-    if (!i->repeats)
-      es_interval_free(i);
-    es_call(app->state, app, NULL, 1, 0);
-    return;
-  }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, i->function_ref);
-  if (stream != NULL)
-    lua_rawgeti(L, LUA_REGISTRYINDEX, i->stream_ref);
   app->refs++;
-  if (!i->repeats)
-    es_interval_free(i);
   if (stream != NULL)
     stream->refs++;
-  if (!es_call(app->state, app, stream, stream != NULL, 0) && stream != NULL)
+  es_protect(app->state, run_tick, &t);
+  if (!t.begun && !t.interval->repeats)
+    es_interval_free(t.interval);
+  if (stream != NULL && !t.fine)
     es_stream_failed(stream);
   if (stream != NULL)
     es_stream_unref(stream);
@@ -92,30 +105,26 @@ int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, 
   *box = NULL;
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
+  es_interval *i = calloc(1, sizeof *i);
+  if (i == NULL)
+    return luaL_error(L, "%s: out of memory", who);
+  *box = i; /* which frees it, should one of the next lines raise */
+  i->box = box;
+  i->function_ref = i->stream_ref = LUA_NOREF;
   lua_pushvalue(L, 3);
-  int function_ref = luaL_ref(L, LUA_REGISTRYINDEX), stream_ref = LUA_NOREF;
+  i->function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   if (stream != NULL) {
     lua_pushvalue(L, 1);
-    stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  es_interval *i = calloc(1, sizeof *i);
-  if (i == NULL) {
-    es_unref(L, &function_ref);
-    es_unref(L, &stream_ref);
-    return luaL_error(L, "%s: out of memory", who);
+    i->stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   es_interval **list = stream != NULL ? &stream->intervals : &app->intervals;
   i->app = app;
   i->stream = stream;
-  i->function_ref = function_ref;
-  i->stream_ref = stream_ref;
   i->repeats = repeats;
-  i->box = box;
   i->next = *list;
   if (i->next != NULL)
     i->next->prev = i;
   *list = i;
-  *box = i;
   if (stream != NULL)
     stream->used = true;
   es_timer_init(&app->state->loop, &i->timer, on_tick);
@@ -134,10 +143,14 @@ static int l_stop(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  es_interval **box = luaL_checkudata(L, 1, CLASS);
-  if (*box != NULL)
-    (*box)->box = NULL; /* it runs on: dropping the reference stops nothing */
+  es_interval **box = luaL_checkudata(L, 1, CLASS), *i = *box;
   *box = NULL;
+  if (i != NULL && i->app == NULL) { /* it never began */
+    es_unref(L, &i->function_ref);
+    free(i);
+  } else if (i != NULL) {
+    i->box = NULL; /* it runs on: dropping the reference stops nothing */
+  }
   return 0;
 }
 

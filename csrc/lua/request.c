@@ -16,10 +16,16 @@ static es_stream *check_request(lua_State *L, int index) {
 }
 
 void es_push_request(lua_State *L, es_stream *s) {
-  if (es_push_box(L, s, &s->request_ref, CLASS)) { /* an address of its own: s is the stream's key */
-    lua_newtable(L);
-    es_set_user_table(L, -2);
-  }
+  es_push_objects(L);
+  lua_rawgetp(L, -1, &s->request_ref); /* an address of its own: s is the stream's key */
+  lua_remove(L, -2);
+  if (!lua_isnil(L, -1))
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L); /* first: a box without it must never be seen */
+  es_push_box(L, s, &s->request_ref, CLASS);
+  lua_insert(L, -2);
+  es_set_user_table(L, -2);
 }
 
 static void push_slice(lua_State *L, es_slice text) {

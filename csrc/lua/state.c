@@ -121,6 +121,33 @@ void es_report(es_state *state, es_app *app, es_stream *stream) {
   lua_settop(L, message - 1);
 }
 
+typedef struct protected {
+  void (*run)(void *argument);
+  void *argument;
+} protected;
+
+static int l_protected(lua_State *L) {
+  const protected *p = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  p->run(p->argument);
+  return 0;
+}
+
+bool es_protect(es_state *state, void (*run)(void *argument), void *argument) {
+  lua_State *L = state->L;
+  protected p = {run, argument};
+  es_task *running = state->running;
+  if (!lua_checkstack(L, 4))
+    return false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, state->protect_ref);
+  lua_pushlightuserdata(L, &p);
+  if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+    return true;
+  lua_pop(L, 1);
+  state->running = running;
+  return false;
+}
+
 bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int results) {
   lua_State *L = state->L;
   int handler = lua_gettop(L) - arguments;
@@ -183,6 +210,10 @@ static void new_state(lua_State *L) {
   state->running = NULL;
   state->calls = 0;
   state->thread_ref = state->hooks_ref = state->on_signal_ref = state->on_wake_ref = LUA_NOREF;
+  lua_pushcfunction(L, l_protected);
+  state->protect_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushliteral(L, "closed");
+  state->closed_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, l_state_gc);
   lua_setfield(L, -2, "__gc");

@@ -66,16 +66,20 @@ static bool is_fed(const es_stream *s) {
   return s->task != NULL || s->running || s->held || s->intervals != NULL || s->exchange->subscribed > 0;
 }
 
+static void run_hint(void *argument) {
+  es_stream *s = argument;
+  es_push_hook(s->app->state->L, s->app, "hint");
+  es_push_request(s->app->state->L, s);
+  es_call(s->app->state, s->app, s, 1, 0);
+}
+
 void es_stream_handler_done(es_stream *s) {
   if (!is_open(s) || !s->is_stream)
     return;
   if (!es_stream_open(s) || is_fed(s) || !is_open(s))
     return;
-  if (!s->used) {
-    es_push_hook(s->app->state->L, s->app, "hint");
-    es_push_request(s->app->state->L, s);
-    es_call(s->app->state, s->app, s, 1, 0);
-  }
+  if (!s->used)
+    es_protect(s->app->state, run_hint, s);
   es_exchange_end(s->exchange, ES_END_SERVER);
 }
 
@@ -94,11 +98,10 @@ void es_stream_failed(es_stream *s) {
     es_exchange_fail(x, 500, (es_slice){lines, sizeof lines - 1}, (es_slice){text, sizeof text - 1});
 }
 
-static void call_on_close(es_stream *s) {
+static void run_on_close(void *argument) {
+  es_stream *s = argument;
   es_state *state = s->app->state;
   lua_State *L = state->L;
-  if (s->on_close_ref == LUA_NOREF)
-    return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
   int list = lua_gettop(L);
   es_reason reason = s->exchange->reason;
@@ -109,8 +112,13 @@ static void call_on_close(es_stream *s) {
     lua_pushstring(L, es_reason_name(reason == ES_END_DONE ? ES_END_SERVER : reason));
     es_call(state, s->app, s, 1, 0); /* which may add another to the list */
   }
-  es_unref(L, &s->on_close_ref);
-  lua_settop(L, list - 1);
+}
+
+static void call_on_close(es_stream *s) {
+  if (s->on_close_ref == LUA_NOREF)
+    return;
+  es_protect(s->app->state, run_on_close, s);
+  es_unref(s->app->state->L, &s->on_close_ref);
 }
 
 static void unlink_stream(es_stream *s) {
@@ -123,19 +131,26 @@ static void unlink_stream(es_stream *s) {
   s->prev = s->next = NULL;
 }
 
+typedef struct gone {
+  es_stream *stream;
+  es_channel *channel;
+} gone;
+
+static void run_gone(void *argument) {
+  const gone *g = argument;
+  es_stream *s = g->stream;
+  lua_State *L = s->app->state->L;
+  es_push_hook(L, s->app, "unsubscribed");
+  if (lua_isnil(L, -1))
+    return;
+  es_push_channel(L, g->channel);
+  es_push_stream(L, s);
+  es_call(s->app->state, s->app, NULL, 2, 0);
+}
+
 void es_stream_gone(es_stream *s) {
-  es_state *state = s->app->state;
-  lua_State *L = state->L;
-  for (es_channel *ch; (ch = es_exchange_gone(s->exchange)) != NULL; es_channel_unref(ch)) {
-    es_push_hook(L, s->app, "unsubscribed");
-    if (lua_isnil(L, -1)) {
-      lua_pop(L, 1);
-      continue;
-    }
-    es_push_channel(L, ch);
-    es_push_stream(L, s);
-    es_call(state, s->app, NULL, 2, 0);
-  }
+  for (gone g = {s, NULL}; (g.channel = es_exchange_gone(s->exchange)) != NULL; es_channel_unref(g.channel))
+    es_protect(s->app->state, run_gone, &g);
   es_stream_check_fed(s);
 }
 

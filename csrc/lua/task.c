@@ -74,14 +74,23 @@ static void answer(es_task *task, int results) {
   es_exchange_answer(task->stream->exchange, status, lines, body);
 }
 
-/* Reports what ended the coroutine: the error object is on its top. */
-static void report(es_task *task) {
+static void run_report(void *argument) {
+  es_task *task = argument;
   es_state *state = task->state;
   lua_State *L = state->L, *co = task->co;
-  lua_xmove(co, L, 1);
+  if (lua_gettop(co) > 0)
+    lua_xmove(co, L, 1);
+  else
+    lua_pushliteral(L, "the handler yielded, but nobody would resume it: wait with eventstream.await");
   es_error_text(L);
   es_traceback(L, co, 0);
   es_report(state, task->stream->app, task->stream);
+}
+
+/* Reports what ended the coroutine: the error object is on its top, and there is none where it only yielded. Where there
+ * is no memory for that, nobody can be told. */
+static void report(es_task *task) {
+  es_protect(task->state, run_report, task);
 }
 
 static void resume(es_task *task, int arguments) {
@@ -102,7 +111,6 @@ static void resume(es_task *task, int arguments) {
   }
   if (status == LUA_YIELD && !dead) {
     lua_settop(co, 0);
-    lua_pushliteral(co, "the handler yielded, but nobody would resume it: wait with eventstream.await");
     status = LUA_ERRRUN;
   }
   bool failed = status != LUA_OK && !dead;
@@ -138,13 +146,12 @@ void es_task_start(es_stream *stream, int arguments) {
   lua_State *L = state->L;
   es_task *task = calloc(1, sizeof *task);
   if (task == NULL) {
-    lua_pop(L, arguments + 1);
-    es_stream_failed(stream);
+    luaL_error(L, "out of memory");
     return;
   }
   task->state = state;
   task->stream = stream;
-  task->token_ref = LUA_NOREF;
+  task->co_ref = task->token_ref = LUA_NOREF;
   task->ready_job.run = run_ready;
   es_timer_init(&state->loop, &task->timer, on_timer);
   stream->refs++;
@@ -229,7 +236,7 @@ void es_task_stream_ended(es_task *task) {
   stop_waiting(task);
   task->told = true;
   lua_pushnil(task->co);
-  lua_pushliteral(task->co, "closed");
+  lua_rawgeti(task->co, LUA_REGISTRYINDEX, task->state->closed_ref);
   resume(task, 2);
 }
 
@@ -277,14 +284,19 @@ int l_await(lua_State *L) {
   begin_wait(task, L, "await");
   lua_settop(L, 1);
   token *t = lua_newuserdata(L, sizeof *t);
-  *t = (token){.task = task, .calling = true, .ref = LUA_NOREF};
+  *t = (token){.calling = true, .ref = LUA_NOREF};
   lua_insert(L, 1); /* token, function */
   lua_pushvalue(L, 1);
+  task->token_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* now, when nobody has a resume that a lack of memory could orphan */
+  lua_pushvalue(L, 1);
   lua_pushcclosure(L, l_resume, 1);
+  t->task = task;
   int status = lua_pcall(L, 1, 0, 0);
   t->calling = false;
-  if (status != LUA_OK || t->fired)
+  if (status != LUA_OK || t->fired) {
     t->task = NULL;
+    es_unref(L, &task->token_ref);
+  }
   if (status != LUA_OK) {
     es_unref(L, &t->ref);
     return lua_error(L);
@@ -298,7 +310,6 @@ int l_await(lua_State *L) {
     return t->count;
   }
   task->token = t;
-  task->token_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* the token lies on top */
   task->waits = WAITS_AWAIT;
   return lua_yield(L, 0);
 }
