@@ -387,7 +387,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     check_out();
   if (fd >= 0)
     close(fd);
-  for (int i = 0; i < 40 && server->connections != NULL; i++) {
+  for (int i = 0; i < 400 && server->connections != NULL; i++) { /* one pipelined request in each */
     if (pending != NULL)
       es_exchange_end(pending, ES_END_SERVER);
     run(11);

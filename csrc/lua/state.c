@@ -124,7 +124,8 @@ void es_report(es_state *state, es_app *app, es_stream *stream) {
 typedef struct protected {
   void (*run)(void *argument);
   void *argument;
-} protected;
+}
+protected;
 
 static int l_protected(lua_State *L) {
   const protected *p = lua_touserdata(L, 1);
@@ -135,7 +136,8 @@ static int l_protected(lua_State *L) {
 
 bool es_protect(es_state *state, void (*run)(void *argument), void *argument) {
   lua_State *L = state->L;
-  protected p = {run, argument};
+protected
+  p = {run, argument};
   es_task *running = state->running;
   if (!lua_checkstack(L, 4))
     return false;

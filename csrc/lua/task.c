@@ -287,7 +287,8 @@ int l_await(lua_State *L) {
   *t = (token){.calling = true, .ref = LUA_NOREF};
   lua_insert(L, 1); /* token, function */
   lua_pushvalue(L, 1);
-  task->token_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* now, when nobody has a resume that a lack of memory could orphan */
+  task->token_ref =
+      luaL_ref(L, LUA_REGISTRYINDEX); /* now, when nobody has a resume that a lack of memory could orphan */
   lua_pushvalue(L, 1);
   lua_pushcclosure(L, l_resume, 1);
   t->task = task;

@@ -13,11 +13,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 4096        /* clients that the kernel keeps for us */
-#define ACCEPTS_A_TURN 64   /* so that a flood of new clients leaves time for the others */
-#define SHED_MAX 1024       /* connections above the limit that are still told so; more are cut */
-#define ACCEPT_AGAIN_MS 100 /* after descriptors or memory ran out */
-#define IDLE_CLOSED 64      /* so many connections that only wait for a next request then go */
+#define BACKLOG 4096         /* clients that the kernel keeps for us */
+#define ACCEPTS_A_TURN 64    /* so that a flood of new clients leaves time for the others */
+#define SHED_MAX 1024        /* connections above the limit that are still told so; more are cut */
+#define ACCEPT_AGAIN_MS 100  /* after descriptors or memory ran out */
+#define OTHER_DESCRIPTORS 64 /* that a process may well have beside its clients' */
+#define IDLE_CLOSED 64       /* so many connections that only wait for a next request then go */
 
 static void on_listen(uv_poll_t *poll, int status, int events);
 
@@ -151,6 +152,7 @@ static es_listener *listen_on(es_server *server, int fd, int *err) {
     l->next->prev = l;
   server->listeners = l;
   tell_address(l);
+  es_loop_make_room(server->loop, fd, server->limits.connections + SHED_MAX + OTHER_DESCRIPTORS);
   for (int i = 0; i < ES_SPARES; i++)
     es_loop_spare(server->loop);
   es_loop_hold(server->loop);

@@ -270,6 +270,29 @@ void es_loop_settle(es_loop *loop) {
   loop->settling = false;
 }
 
+static void free_handle(uv_handle_t *handle) {
+  free(handle);
+}
+
+void es_loop_make_room(es_loop *loop, int fd, size_t descriptors) {
+  size_t most = es_platform_raise_descriptors();
+  if (most > 0 && descriptors > most)
+    descriptors = most;
+  if (descriptors <= loop->room)
+    return;
+  int high = es_platform_duplicate(fd, (int)descriptors - 1);
+  uv_poll_t *poll = high < 0 ? NULL : malloc(sizeof *poll);
+  if (poll == NULL || uv_poll_init_socket(&loop->uv, poll, high) != 0) {
+    free(poll);
+  } else {
+    loop->room = descriptors;
+    uv_poll_start(poll, UV_READABLE, NULL);
+    uv_close((uv_handle_t *)poll, free_handle);
+  }
+  if (high >= 0)
+    close(high);
+}
+
 void es_loop_spare(es_loop *loop) {
   int fd = loop->spare_count < ES_SPARES ? es_platform_spare() : -1;
   if (fd >= 0)

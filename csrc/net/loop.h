@@ -66,6 +66,7 @@ typedef struct es_loop {
     uint64_t next; /* when it is looked at again: milliseconds */
   } hangups;       /* hosted ones, whose sockets are watched for their peers' leaving */
   es_fanout fanout;
+  size_t room; /* es_loop_make_room */
   int spares[ES_SPARES];
   size_t spare_count;
   uint64_t random;
@@ -121,6 +122,10 @@ void es_loop_remove_deadline(es_loop *loop, es_deadline *deadline);
  * watched for the moment. */
 void es_loop_hold(es_loop *loop);
 void es_loop_release(es_loop *loop);
+
+/* Lets libuv make room in its table of watched descriptors for so many, by watching a high one for a moment: it would end the process,
+ * should there be no memory for that later. fd is any that can be watched. */
+void es_loop_make_room(es_loop *loop, int fd, size_t descriptors);
 
 /* Puts a descriptor aside, if there is one, and fewer than ES_SPARES are; gives one back to the process, for one client,
  * false: there is none. */

@@ -60,6 +60,11 @@ int es_platform_accept(int fd, struct sockaddr_storage *address) {
 #endif
 }
 
+int es_platform_duplicate(int fd, int from) {
+  int second = fcntl(fd, F_DUPFD_CLOEXEC, from);
+  return second < 0 ? -errno : second;
+}
+
 int es_platform_spare(void) {
   int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   return fd < 0 ? -errno : fd;

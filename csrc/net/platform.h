@@ -14,6 +14,9 @@ int es_platform_accept(int fd, struct sockaddr_storage *address);
 /* Makes an inherited descriptor non-blocking and close-on-exec: 0 or a negative errno. */
 int es_platform_adopt(int fd);
 
+/* A second descriptor of the same, from a number on; or a negative errno. */
+int es_platform_duplicate(int fd, int from);
+
 /* A descriptor that is of no use but to be closed, or a negative errno. */
 int es_platform_spare(void);
 
