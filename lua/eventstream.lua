@@ -31,6 +31,10 @@ core.setup {
   last_event_id = last_event_id,
   unknown = function(what, name) return check.unknown(what, name, FIELDS) end,
   unknown_option = function(name, known) return check.unknown("option", name, { known }) end,
+  blocked = function(seconds, request, traceback)
+    place.tell(("%s has run for %.1f s, and holds up all the others; it is here:\n%s"):format(
+      request and "the handler or a callback of " .. request or "a callback", seconds, traceback))
+  end,
   json = function(value, who)
     if not has_json then error(who .. ": data is a table, which needs JSON: luarocks install lua-cjson", 3) end
     local ok, encoded = pcall(json.encode, value)

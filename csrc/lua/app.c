@@ -420,6 +420,9 @@ static int l_app(lua_State *L) {
   server->handlers = &handlers;
   server->heartbeat_seconds = number_option(L, 2, "heartbeat", 0);
   server->retry_ms = number_option(L, 2, "retry", -1);
+  double patience = number_option(L, 2, "callback_seconds", 0);
+  if (patience > 0)
+    es_watchdog_set(state, patience);
   server->pool.budget.limit = (size_t)number_option(L, 2, "total_bytes", 0);
   server->limits = (es_limits){
       .connections = (size_t)number_option(L, 2, "connections", 0),

@@ -27,6 +27,7 @@
 typedef struct es_task es_task;
 typedef struct es_stream es_stream;
 typedef struct es_interval es_interval;
+typedef struct es_watchdog es_watchdog;
 
 typedef struct es_state {
   es_loop loop;
@@ -37,6 +38,7 @@ typedef struct es_state {
   int closed_ref;                   /* "closed", for coroutines on which nothing may be allocated */
   es_task *running;                 /* whose coroutine runs now */
   uint64_t calls;                   /* into Lua */
+  es_watchdog *watchdog;            /* or NULL */
   int on_wake_ref;                  /* of another server that drives the loop by ticks */
   int (*post)(void *waiter, int n); /* its semaphores' */
   int (*count)(void *waiter);       /* below 0: somebody waits */
@@ -114,6 +116,22 @@ void es_error_text(lua_State *L);
 
 /* Seconds as an argument: finite, not negative (or above 0), at most 10 years. */
 double es_check_seconds(lua_State *L, int index, const char *who, bool positive);
+
+/* --- watchdog.c --- */
+
+/* The call around another one. */
+typedef struct es_watched {
+  lua_State *L;
+  es_stream *stream;
+} es_watched;
+
+/* From now on a call that takes so many seconds is told of. */
+void es_watchdog_set(es_state *state, double seconds);
+void es_watchdog_stop(es_state *state);
+
+/* Around each call of a script, on L, for a stream or NULL. */
+void es_watch_begin(es_state *state, lua_State *L, es_stream *stream, es_watched *outer);
+void es_watch_end(es_state *state, const es_watched *outer);
 
 /* --- loop.c --- */
 

@@ -158,7 +158,10 @@ bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int
   es_task *running = state->running;
   state->running = NULL;
   state->calls++;
+  es_watched outer;
+  es_watch_begin(state, L, stream, &outer);
   int status = lua_pcall(L, arguments, results, handler);
+  es_watch_end(state, &outer);
   state->running = running;
   lua_remove(L, handler);
   if (status == LUA_OK)
@@ -179,6 +182,7 @@ static int l_state_gc(lua_State *L) {
   if (!state->open)
     return 0;
   state->open = false;
+  es_watchdog_stop(state);
   if (state->has_signals) {
     uv_close((uv_handle_t *)&state->signals[0], NULL);
     uv_close((uv_handle_t *)&state->signals[1], NULL);
@@ -211,6 +215,7 @@ static void new_state(lua_State *L) {
   state->open = state->has_signals = false;
   state->running = NULL;
   state->calls = 0;
+  state->watchdog = NULL;
   state->thread_ref = state->hooks_ref = state->on_signal_ref = state->on_wake_ref = LUA_NOREF;
   lua_pushcfunction(L, l_protected);
   state->protect_ref = luaL_ref(L, LUA_REGISTRYINDEX);

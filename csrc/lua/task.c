@@ -101,7 +101,10 @@ static void resume(es_task *task, int arguments) {
   task->waits = WAITS_NOT;
   state->running = task;
   state->calls++;
+  es_watched outer;
+  es_watch_begin(state, co, stream, &outer);
   int status = es_resume(co, state->L, arguments, &results);
+  es_watch_end(state, &outer);
   state->running = NULL;
   bool dead =
       status == LUA_YIELD ? task->waits == WAITS_NO_MORE : status != LUA_OK && lua_touserdata(co, -1) == &dead_key;

@@ -74,6 +74,7 @@ local function settings_of(limits)
     if value == nil then value = default end
     settings[name] = value or 0
   end
+  if place.nginx then settings.callback_seconds = 0 end -- it is nginx's loop that is held up, and not ours
   return settings
 end
 
