@@ -52,6 +52,11 @@ llhttp  = $(addprefix $(BUILD)/obj/llhttp/,$(llhttp_names:.c=.o))
 module  = $(BUILD)/eventstream/core.so
 tests   = $(patsubst csrc/test/%.c,$(BUILD)/test/%,$(wildcard csrc/test/*_test.c))
 
+# What a server under test has preloaded, so that its calls fail on demand.
+$(BUILD)/test/faults.so: csrc/test/faults.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC $(warnings) -O2 -shared -o $@ $< -ldl
+
 # Test programs see all allocations of the core's (csrc/test/memory.h), where the linker can do that.
 wrapped  := malloc calloc realloc free
 wrap     = $(if $(darwin),,$(addprefix -Wl$(comma)--wrap=,$(1)))
@@ -139,8 +144,8 @@ check-core: $(tests)
 	@tools/check_core $^
 
 # Those tagged #long try the core for minutes, with hundreds of clients: whatever the Lua, it is the same.
-check-specs: build
-	@$(run_env) $(runner) spec/run.lua $(if $(QUICK),--exclude-tags=long) $(SPECS)
+check-specs: build $(if $(darwin),,$(BUILD)/test/faults.so)
+	@$(run_env) EVENTSTREAM_FAULTS_LIBRARY="$(CURDIR)/$(BUILD)/test/faults.so" $(runner) spec/run.lua $(if $(QUICK),--exclude-tags=long) $(SPECS)
 
 # --- Checking more ---
 

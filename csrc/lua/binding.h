@@ -36,6 +36,7 @@ typedef struct es_state {
   int hooks_ref;                    /* functions from the Lua side: json, suggest */
   int protect_ref;                  /* a function that es_protect need not make */
   int closed_ref;                   /* "closed", for coroutines on which nothing may be allocated */
+  int reasons_ref;                  /* why streams end, by es_reason: clean-ups want no memory */
   es_task *running;                 /* whose coroutine runs now */
   uint64_t calls;                   /* into Lua */
   es_watchdog *watchdog;            /* or NULL */
@@ -52,6 +53,7 @@ typedef struct es_app {
   es_state *state;
   es_server *server; /* NULL once closed */
   bool relayed;      /* its events go to a backplane first, which delivers them */
+  bool missed;       /* for want of memory its Lua side was not told of a subscription's end */
   int self_ref;      /* anchors the userdata, and so its table of hooks, from its first use until it is closed */
   es_stream *streams;
   es_interval *intervals;
@@ -214,6 +216,9 @@ void es_stream_call_late(es_stream *stream);
 bool es_push_box(lua_State *L, es_stream *stream, const void *key, const char *class_name);
 int l_box_gc(lua_State *L);
 void es_push_stream(lua_State *L, es_stream *stream);
+
+/* Pushes why a stream ended, as scripts know it; allocates nothing. */
+void es_push_reason(lua_State *L, const es_stream *stream);
 es_stream *es_check_stream(lua_State *L, int index);
 es_stream *es_test_stream(lua_State *L, int index); /* or NULL */
 

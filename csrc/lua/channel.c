@@ -20,23 +20,36 @@ es_channel *es_check_channel(lua_State *L, int index) {
   return ch;
 }
 
+/* Gives the reference that its caller took to a new handle. */
+static int l_new_handle(lua_State *L) {
+  es_channel *ch = lua_touserdata(L, 1);
+  es_channel **box = es_new_userdata(L, sizeof *box);
+  *box = NULL;
+  luaL_getmetatable(L, CLASS);
+  lua_setmetatable(L, -2);
+  es_push_objects(L);
+  lua_pushvalue(L, -2);
+  lua_rawsetp(L, -2, ch);
+  lua_pop(L, 1);
+  *box = ch;
+  return 1;
+}
+
 void es_push_channel(lua_State *L, es_channel *ch) {
-  es_channel_ref(ch); /* before anything can collect the last handle there was */
+  luaL_checkstack(L, 4, NULL);
   es_push_objects(L);
   lua_rawgetp(L, -1, ch);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    es_channel **box = es_new_userdata(L, sizeof *box);
-    *box = NULL;
-    luaL_getmetatable(L, CLASS);
-    lua_setmetatable(L, -2);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, -3, ch);
-    *box = ch;
-  } else {
-    es_channel_unref(ch);
-  }
   lua_remove(L, -2);
+  if (!lua_isnil(L, -1))
+    return;
+  lua_pop(L, 1);
+  es_channel_ref(ch); /* before anything can collect the last handle there was */
+  lua_pushcfunction(L, l_new_handle);
+  lua_pushlightuserdata(L, ch);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+    return;
+  es_channel_unref(ch);
+  lua_error(L);
 }
 
 static int l_gc(lua_State *L) {

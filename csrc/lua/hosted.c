@@ -188,11 +188,12 @@ static int l_closed(lua_State *L) {
 /* reason(): why the exchange is over; nil while it is not. */
 static int l_reason(lua_State *L) {
   const handle *h = check_handle(L);
-  es_reason reason = h->stream != NULL ? h->stream->exchange->reason : ES_END_DONE;
-  if (reason == ES_OPEN)
+  if (h->stream == NULL)
+    lua_pushstring(L, es_reason_name(ES_END_DONE));
+  else if (h->stream->exchange->reason == ES_OPEN)
     return 0;
-  lua_pushstring(
-      L, es_reason_name(reason == ES_END_DONE && h->stream != NULL && h->stream->is_stream ? ES_END_SERVER : reason));
+  else
+    es_push_reason(L, h->stream);
   return 1;
 }
 

@@ -121,28 +121,26 @@ void es_report(es_state *state, es_app *app, es_stream *stream) {
   lua_settop(L, message - 1);
 }
 
-typedef struct protected {
+typedef struct attempt {
   void (*run)(void *argument);
   void *argument;
-}
-protected;
+} attempt;
 
 static int l_protected(lua_State *L) {
-  const protected *p = lua_touserdata(L, 1);
+  const attempt *a = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  p->run(p->argument);
+  a->run(a->argument);
   return 0;
 }
 
 bool es_protect(es_state *state, void (*run)(void *argument), void *argument) {
   lua_State *L = state->L;
-protected
-  p = {run, argument};
+  attempt a = {run, argument};
   es_task *running = state->running;
   if (!lua_checkstack(L, 4))
     return false;
   lua_rawgeti(L, LUA_REGISTRYINDEX, state->protect_ref);
-  lua_pushlightuserdata(L, &p);
+  lua_pushlightuserdata(L, &a);
   if (lua_pcall(L, 1, 0, 0) == LUA_OK)
     return true;
   lua_pop(L, 1);
@@ -221,6 +219,12 @@ static void new_state(lua_State *L) {
   state->protect_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushliteral(L, "closed");
   state->closed_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  for (int reason = ES_OPEN; reason <= ES_END_ERROR; reason++) {
+    lua_pushstring(L, es_reason_name((es_reason)reason));
+    lua_rawseti(L, -2, reason);
+  }
+  state->reasons_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, l_state_gc);
   lua_setfield(L, -2, "__gc");

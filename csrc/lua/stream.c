@@ -98,26 +98,42 @@ void es_stream_failed(es_stream *s) {
     es_exchange_fail(x, 500, (es_slice){lines, sizeof lines - 1}, (es_slice){text, sizeof text - 1});
 }
 
-static void run_on_close(void *argument) {
-  es_stream *s = argument;
-  es_state *state = s->app->state;
-  lua_State *L = state->L;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
-  int list = lua_gettop(L);
+void es_push_reason(lua_State *L, const es_stream *s) {
   es_reason reason = s->exchange->reason;
-  for (int i = 1;; i++) {
-    lua_rawgeti(L, list, i);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->app->state->reasons_ref);
+  lua_rawgeti(L, -1, reason == ES_END_DONE && s->is_stream ? ES_END_SERVER : reason);
+  lua_remove(L, -2);
+}
+
+typedef struct closing {
+  es_stream *stream;
+  int next; /* in the list of its functions, which one of them may make longer */
+} closing;
+
+static void run_on_close(void *argument) {
+  closing *c = argument;
+  es_stream *s = c->stream;
+  lua_State *L = s->app->state->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->on_close_ref);
+  for (;;) {
+    lua_rawgeti(L, 1, c->next++);
     if (lua_isnil(L, -1))
-      break;
-    lua_pushstring(L, es_reason_name(reason == ES_END_DONE ? ES_END_SERVER : reason));
-    es_call(state, s->app, s, 1, 0); /* which may add another to the list */
+      return;
+    es_push_reason(L, s);
+    es_call(s->app->state, s->app, s, 1, 0);
   }
 }
 
 static void call_on_close(es_stream *s) {
   if (s->on_close_ref == LUA_NOREF)
     return;
-  es_protect(s->app->state, run_on_close, s);
+  closing c = {s, 1};
+  int next = 0;
+  while (c.next > next) { /* after one that failed and could not even be reported, the others clean up */
+    next = c.next;
+    if (es_protect(s->app->state, run_on_close, &c))
+      break;
+  }
   es_unref(s->app->state->L, &s->on_close_ref);
 }
 
@@ -134,23 +150,32 @@ static void unlink_stream(es_stream *s) {
 typedef struct gone {
   es_stream *stream;
   es_channel *channel;
+  bool told;
 } gone;
 
 static void run_gone(void *argument) {
-  const gone *g = argument;
+  gone *g = argument;
   es_stream *s = g->stream;
   lua_State *L = s->app->state->L;
   es_push_hook(L, s->app, "unsubscribed");
-  if (lua_isnil(L, -1))
+  if (lua_isnil(L, -1)) {
+    g->told = true;
     return;
+  }
   es_push_channel(L, g->channel);
   es_push_stream(L, s);
-  es_call(s->app->state, s->app, NULL, 2, 0);
+  lua_pushboolean(L, s->app->missed);
+  g->told = es_call(s->app->state, s->app, NULL, 3, 0);
 }
 
 void es_stream_gone(es_stream *s) {
-  for (gone g = {s, NULL}; (g.channel = es_exchange_gone(s->exchange)) != NULL; es_channel_unref(g.channel))
+  gone g = {.stream = s};
+  while ((g.channel = es_exchange_gone(s->exchange)) != NULL) {
+    g.told = false;
     es_protect(s->app->state, run_gone, &g);
+    s->app->missed = !g.told; /* the next one is told that there was one before it */
+    es_channel_unref(g.channel);
+  }
   es_stream_check_fed(s);
 }
 

@@ -114,9 +114,17 @@ local function leave(app, channel, stream)
   if app._members:leave(channel.name, stream) then tell_members(app, channel.name) end
 end
 
--- What is not there costs nothing: the core asks for these by name.
+local function sweep(app)
+  app._members:sweep(function(name)
+    local channel = app._hooks.known("channel", name)
+    return channel and channel:streams() or {}
+  end)
+end
+
+-- What is not there costs nothing: the core asks for these by name. missed: one that ended before was not told of.
 local function hook(app, list)
-  app._hooks[list] = app._hooks[list] or function(channel, stream)
+  app._hooks[list] = app._hooks[list] or function(channel, stream, missed)
+    if missed then sweep(app) end
     if list == "unsubscribed" then leave(app, channel, stream) end
     call_watchers(app, list, channel, stream)
   end

@@ -23,6 +23,15 @@ function M:leave(name, stream)
   return true
 end
 
+--- Forgets those who are not there any more. streams_of(name): a list of the streams that are.
+function M:sweep(streams_of)
+  for name, channel in pairs(self.channels) do
+    local there = {}
+    for _, stream in ipairs(streams_of(name)) do there[stream] = channel[stream] end
+    self.channels[name] = next(there) and there or nil
+  end
+end
+
 --- Adds a channel's names to a set.
 function M:collect(name, set)
   for _, member in pairs(self.channels[name] or {}) do set[member] = true end
