@@ -151,7 +151,7 @@ check-specs: build $(if $(darwin),,$(BUILD)/test/faults.so)
 
 sanitizers := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: sanitize valgrind fuzz fuzz-all lint format bench fresh clean help
+.PHONY: sanitize valgrind collect fuzz fuzz-all lint format bench fresh clean help
 sanitize: ## `check` under gcc's address, leak and undefined behaviour sanitizers
 	@if [ -n "$$(command -v luajit)" ]; then $(MAKE) --no-print-directory build CC=gcc LUA=luajit \
 	  BUILD=build/sanitize-luajit CFLAGS="$(sanitizers)"; fi
@@ -160,6 +160,9 @@ sanitize: ## `check` under gcc's address, leak and undefined behaviour sanitizer
 
 valgrind: build ## the specs under valgrind: slow, so better with SPECS=spec/one_spec.lua
 	@$(MAKE) --no-print-directory check-specs runner=$(CURDIR)/tools/lua_valgrind
+
+collect: build ## the specs with a collector that runs a whole cycle, at once, whenever a third more is in use
+	@LUA_INIT_5_4="collectgarbage('incremental', 130, 1000, 30)" $(MAKE) --no-print-directory check-specs
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS=60, from its kept corpus; -j2 runs two at once
 	@$(MAKE) --no-print-directory fuzz-all CC=clang BUILD=build/fuzz CFLAGS="$(sanitizers) -fsanitize=fuzzer-no-link"

@@ -148,6 +148,35 @@ describe("a server", function()
     assert.is_false(ran)
   end)
 
+  it("that closes answers who has just come, and waits no longer than two seconds for what it asks", function()
+    local app, port = streams.serve(function(app)
+      app:get("/", function() return "hello" end)
+    end)
+    local fast, silent = net.connect(port), net.connect(port)
+    streams.round_trip(port)
+    app:close { grace = 3600 }
+    fast:get "/"
+    fast:wait_end()
+    local status, headers = fast:answer()
+    assert.equal(503, status)
+    assert.matches("^%d+$", headers["retry-after"])
+    silent:wait_end()
+    assert.equal("", silent.received)
+  end)
+
+  it("that closes answers what a kept connection has asked already", function()
+    local app, port = streams.serve(function(app)
+      app:get("/", function() return "hello" end)
+    end)
+    local client = net.connect(port):get "/"
+    client:wait "hello"
+    client.handle:try_write "GET / HTTP/1.1\r\nHost: a\r\n\r\n" -- it is there, and not read
+    app:close { grace = 3600 }
+    client:wait_end()
+    assert.equal(nil, client.failure)
+    assert.matches("hello.*HTTP/1%.1 503 .*Retry%-After", client.received)
+  end)
+
   it("that closes waits for no kept connection whose last answer was still queued", function()
     local closing
     local app, port

@@ -30,17 +30,19 @@ static int l_listener_index(lua_State *L) {
 }
 
 static int l_listener_close(lua_State *L) {
-  es_listener_close(check_listener(L));
+  es_listener *l = check_listener(L);
+  es_listener_drain(l);
+  es_listener_close(l);
   return 0;
 }
 
-/* share(): its descriptor, for another process that goes on listening: a Unix socket's file then stays when this one is
- * closed. nil once it is. */
+/* share(): its descriptor, for another process that goes on listening: who waits in the queue, and a Unix socket's file,
+ * then stay when this one is closed. nil once it is. */
 static int l_listener_share(lua_State *L) {
   es_listener *l = check_listener(L);
   if (l->server == NULL)
     return 0;
-  l->owns_path = false;
+  l->owned = false;
   lua_pushinteger(L, l->fd);
   return 1;
 }

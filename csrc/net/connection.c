@@ -15,7 +15,7 @@
 #define DELIVER_SECONDS 5     /* what was sent before a close has this long to go out */
 #define LINGER_SECONDS 2      /* and the client this long to shut its side, or to send more of what is dropped */
 #define LINGER_MAX_SECONDS 10 /* but no longer than this */
-#define SHED_SECONDS 2        /* a client that is only told to come back has this long to say what it wants */
+#define SHED_SECONDS 2        /* who is only told to come back has this long to say what it wants */
 #define PATIENCE_SECONDS 10   /* the kernel waits so much longer than the limit for slow readers */
 #define FLUSH_BYTES 1048576   /* a connection's share of a turn: the others wait meanwhile */
 #define FLUSH_WRITES 64
@@ -462,6 +462,12 @@ bool es_connection_is_idle(const es_connection *c) {
 
 void es_connection_retire(es_connection *c) {
   c->last = true;
-  if (awaits(c))
+  if (!awaits(c))
+    return;
+  char byte;
+  bool asks = !c->is_hosted && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  if (c->kept && !asks)
     es_connection_close(c, ES_END_SERVER);
+  else /* what it asks, or a new one is about to ask, would be lost with a reset */
+    es_connection_set_due(c, (double)(es_loop_now(c->server->loop) - c->since) / 1000 + SHED_SECONDS);
 }

@@ -82,34 +82,44 @@ static bool is_exhausted(int err) {
   return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
-static void on_listen(uv_poll_t *poll, int status, int events) {
-  es_listener *l = poll->data;
+/* Accepts so many at most: 0, or the negative errno with which it ended. */
+static int accept_some(es_listener *l, int max) {
   es_server *server = l->server;
-  es_loop *loop = server->loop;
-  (void)status;
-  (void)events;
-  for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+  for (int i = 0; i < max; i++) {
     es_accepted accepted = {.proxied = l->proxied};
     int fd = accept_one(l, &accepted);
     if (fd == -EINTR || fd == -ECONNABORTED)
       continue;
-    if (is_exhausted(fd))
-      rest(l);
     if (fd < 0)
-      break;
+      return fd;
     server->stats.accepted++;
     size_t open = server->stats.connections;
     if (open >= server->limits.connections + SHED_MAX) {
       server->stats.rejected++;
       close(fd);
       if (accepted.spare)
-        es_loop_spare(loop);
+        es_loop_spare(server->loop);
       continue;
     }
     accepted.shed = accepted.shed || open >= server->limits.connections;
     es_connection_new(server, fd, &accepted);
   }
+  return 0;
+}
+
+static void on_listen(uv_poll_t *poll, int status, int events) {
+  es_listener *l = poll->data;
+  es_loop *loop = l->server->loop;
+  (void)status;
+  (void)events;
+  if (is_exhausted(accept_some(l, ACCEPTS_A_TURN)))
+    rest(l);
   es_loop_settle(loop);
+}
+
+void es_listener_drain(es_listener *l) {
+  if (l->server != NULL && l->owned)
+    accept_some(l, BACKLOG);
 }
 
 static void tell_address(es_listener *l) {
@@ -179,6 +189,8 @@ static es_listener *bind_on(es_server *server, const struct sockaddr *address, s
     l = listen_on(server, fd, err);
   if (l == NULL)
     close(fd);
+  else
+    l->owned = true;
   return l;
 }
 
@@ -235,8 +247,6 @@ es_listener *es_listen_unix(es_server *server, const char *path, int *err) {
   es_listener *l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
   if (l == NULL && *err == UV_EADDRINUSE && is_stale(&address) && unlink(path) == 0)
     l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
-  if (l != NULL)
-    l->owns_path = true;
   return l;
 }
 
@@ -273,7 +283,7 @@ void es_listener_close(es_listener *l) {
     l->next->prev = l->prev;
   es_loop_remove_deadline(server->loop, &l->again);
   es_loop_release(server->loop);
-  if (l->owns_path && l->path != NULL)
+  if (l->owned && l->path != NULL)
     unlink(l->path);
   uv_close((uv_handle_t *)&l->poll, on_closed);
   close(l->fd);

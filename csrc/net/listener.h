@@ -21,19 +21,26 @@ typedef struct es_listener {
   /* private */
   uint32_t refs;
   int fd;
-  bool owns_path;
-  bool proxied; /* set by the layer above: each connection begins with a proxy's header */
+  /* set by the layer above */
+  bool owned;   /* no other process has its socket, as far as we know */
+  bool proxied; /* each connection begins with a proxy's header */
+  /* private */
   uv_poll_t poll;
   es_deadline again;
   struct es_listener *prev, *next;
 } es_listener;
 
 /* Each gives a listener of which the caller holds one reference, or NULL and a negative libuv error in *err. A port of 0
- * takes any free one; shared: other processes may listen there, too (SO_REUSEPORT). A Unix socket's file that no one listens on any more is replaced. An inherited descriptor must be
- * a listening stream socket; it is taken over only on success. */
+ * takes any free one; shared: other processes may listen there, too (SO_REUSEPORT). A Unix socket's file that no one
+ * listens on any more is replaced. An inherited descriptor must be a listening stream socket; it is taken over only on
+ * success. */
 es_listener *es_listen_tcp(struct es_server *server, const char *host, int port, bool shared, int *err);
 es_listener *es_listen_unix(struct es_server *server, const char *path, int *err);
 es_listener *es_listen_fd(struct es_server *server, int fd, int *err);
+
+/* Accepts who waits in the kernel's queue, whom to close it would reset: before it is closed in good order. Where another
+ * process has the socket, too, they are left to it. */
+void es_listener_drain(es_listener *listener);
 
 /* Stops accepting, and removes a Unix socket's file that it made; idempotent. Accepted connections live on. */
 void es_listener_close(es_listener *listener);

@@ -126,8 +126,10 @@ void es_server_close(es_server *server, double grace, double spread) {
     return;
   }
   server->closing = true;
-  while (server->listeners != NULL)
+  while (server->listeners != NULL) {
+    es_listener_drain(server->listeners);
     es_listener_close(server->listeners);
+  }
   for (es_connection *c = server->connections, *next; c != NULL; c = next) {
     next = c->next;
     if (c->exchange != NULL && c->exchange->streaming)

@@ -6,6 +6,7 @@ local M = {}
 ---@class spec.Wire
 ---@field last_event_id string?  as a browser keeps it: set when a block is whole, also when it has no data
 ---@field blocks integer         that are whole
+---@field retry integer?         milliseconds, the last that was told
 ---@field whole boolean          the last chunk has come
 local Wire = {}
 Wire.__index = Wire
@@ -34,6 +35,7 @@ local function interpret(self, block)
       kind = value
     elseif name == "retry" then
       if not value:find "^%d+$" then error("a retry that is no number: " .. value) end
+      self.retry = tonumber(value)
     elseif line ~= "" then
       error(("a field that nobody wrote: %q"):format(line:sub(1, 200)))
     end
