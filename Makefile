@@ -52,11 +52,6 @@ llhttp  = $(addprefix $(BUILD)/obj/llhttp/,$(llhttp_names:.c=.o))
 module  = $(BUILD)/eventstream/core.so
 tests   = $(patsubst csrc/test/%.c,$(BUILD)/test/%,$(wildcard csrc/test/*_test.c))
 
-# What a server under test has preloaded, so that its calls fail on demand.
-$(BUILD)/test/faults.so: csrc/test/faults.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE -fPIC $(warnings) -O2 -shared -o $@ $< -ldl
-
 # Test programs see all allocations of the core's (csrc/test/memory.h), where the linker can do that.
 wrapped  := malloc calloc realloc free
 wrap     = $(if $(darwin),,$(addprefix -Wl$(comma)--wrap=,$(1)))
@@ -139,6 +134,11 @@ test: ## install what is missing and light, build, run the core's tests and all 
 	@$(MAKE) --no-print-directory check
 
 check: check-core check-specs ## the same, without installing; SPECS=spec/one_spec.lua runs one, QUICK=1 those below a minute
+
+# What a server under test has preloaded, so that its calls fail on demand.
+$(BUILD)/test/faults.so: csrc/test/faults.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC $(warnings) -O2 -shared -o $@ $< -ldl
 
 check-core: $(tests)
 	@tools/check_core $^
