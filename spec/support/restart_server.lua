@@ -3,6 +3,8 @@
 local eventstream = require "eventstream"
 local uv = require "luv"
 
+uv.os_unsetenv "LD_PRELOAD" -- a sanitizer is for Lua, not for what starts it
+
 local app = eventstream.new { limits = { connections = 8000 }, channels = { news = { history = 1000 } } }
 
 app:stream("/", function(stream) stream:subscribe "news" end)
@@ -13,7 +15,7 @@ app:post("/", function(request)
 end)
 
 local listener = assert(app:listen(os.getenv "LISTEN_FDS" and { activated = true } or { fd = 3 }))
-print("serving " .. uv.os_getpid())
+print(("serving %d"):format(uv.os_getpid()))
 io.stdout:flush()
 
 local signal = uv.new_signal()
