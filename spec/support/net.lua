@@ -7,7 +7,7 @@ local process = require "spec.support.process"
 
 local M = {}
 local apps, clients = {}, {}
-local WATCHDOG_SECONDS = 10
+local WATCHDOG_SECONDS = 10 * (tonumber(os.getenv "EVENTSTREAM_PATIENCE") or 1) -- more under valgrind
 
 --- Runs the loop until condition() is true; returns its value.
 function M.wait(condition, what, seconds)

@@ -6,7 +6,8 @@ local uv = require "luv"
 
 local process = {}
 
-local WATCHDOG = 30 -- seconds; how long a condition may take on a loaded machine
+-- Seconds; how long a condition may take on a loaded machine, and under valgrind.
+local WATCHDOG = 30 * (tonumber(os.getenv "EVENTSTREAM_PATIENCE") or 1)
 local watchdog = uv.new_timer() -- one for all waits: luv 1.44 crashes at lua_close on a handle that is still closing
 
 ---@class spec.Process
