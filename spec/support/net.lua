@@ -46,12 +46,25 @@ function M.serve(define, options)
 end
 
 local Client = {}
-Client.__index = Client
+
+-- client.received is put together when somebody looks: piece by piece, megabytes would be copied at each.
+local meta = {}
+
+function meta.__index(client, key)
+  if key ~= "received" then return Client[key] end
+  local pieces = client.pieces
+  if #pieces > 1 then client.pieces = { table.concat(pieces) } end
+  return client.pieces[1] or ""
+end
+
+function meta.__newindex(client, key, value)
+  if key == "received" then client.pieces = { value } else rawset(client, key, value) end
+end
 
 --- Connects to a port (on 127.0.0.1, or another address), or to a Unix socket's path. client.received is all that came,
 --- client.ended that the server closed, client.failure the error that ended it ("ECONNRESET").
 function M.connect(where, address)
-  local client = setmetatable({ received = "", ended = false }, Client)
+  local client = setmetatable({ pieces = {}, ended = false }, meta)
   local handle = type(where) == "number" and uv.new_tcp() or uv.new_pipe(false)
   client.handle = handle
   local connected
@@ -153,7 +166,7 @@ end
 function Client:resume()
   self.handle:read_start(function(failure, bytes)
     if bytes then
-      self.received = self.received .. bytes
+      self.pieces[#self.pieces + 1] = bytes
     else
       self.ended, self.failure = true, failure
     end
