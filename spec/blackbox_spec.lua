@@ -1163,6 +1163,20 @@ local function test_guards(here)
     assert.equal(200, here.ask("GET", "/text", { "Origin: https://good.test" }).status)
   end)
 
+  it("a page of a listed origin may read, and is told so before it asks", function()
+    for _, target in ipairs { "/text", "/sent", "/nowhere" } do
+      local headers = here.ask("GET", target, { "Origin: https://good.test" }).headers
+      assert.equal("https://good.test", headers["access-control-allow-origin"], target)
+      assert.equal("true", headers["access-control-allow-credentials"])
+      assert.equal("Origin", headers.vary)
+      assert.equal(nil, here.ask("GET", target).headers["access-control-allow-origin"])
+    end
+    local asked = here.ask("OPTIONS", "/sent", { "Origin: https://good.test", "Access-Control-Request-Method: GET" })
+    assert.equal(204, asked.status)
+    assert.matches("GET, HEAD", asked.headers["access-control-allow-methods"])
+    assert.matches("Last%-Event%-ID", asked.headers["access-control-allow-headers"])
+  end)
+
   it("a trusted proxy tells who its client is", function()
     local body = here.ask("GET", "/request", { "X-Forwarded-For: 6.6.6.6, 203.0.113.9" }).body
     assert.matches("\nremote 203.0.113.9\n", "\n" .. body, 1, true)

@@ -1,5 +1,7 @@
 #include "core/parser.h"
 
+#include "core/text.h"
+
 #include <llhttp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,17 +160,8 @@ static int on_value_end(llhttp_t *http) {
   return 0;
 }
 
-static bool same_text(const char *text, size_t len, const char *lower) {
-  if (strlen(lower) != len)
-    return false;
-  for (size_t i = 0; i < len; i++) {
-    char c = text[i];
-    if (c >= 'A' && c <= 'Z')
-      c = (char)(c + 32);
-    if (c != lower[i])
-      return false;
-  }
-  return true;
+static bool is_text(const char *text, size_t len, const char *wanted) {
+  return strlen(wanted) == len && es_same_text(text, wanted, len);
 }
 
 /* The characters of a host and port (RFC 3986, 3.2.2); that they make sense is the app's to say. */
@@ -217,14 +210,14 @@ static int on_head(llhttp_t *http) {
     while (l->value.len > 0 && (value[l->value.len - 1] == ' ' || value[l->value.len - 1] == '\t'))
       l->value.len--; /* RFC 9110, 5.5: white space around a value is no part of it */
     nameless = nameless || l->name.len == 0;
-    if (same_text(name, l->name.len, "host")) {
+    if (is_text(name, l->name.len, "host")) {
       hosts++;
       bad_host = bad_host || !is_host(value, l->value.len);
-    } else if (same_text(name, l->name.len, "transfer-encoding")) {
+    } else if (is_text(name, l->name.len, "transfer-encoding")) {
       codings++;
-      chunked = chunked && same_text(value, l->value.len, "chunked");
-    } else if (same_text(name, l->name.len, "expect") && http->http_minor > 0) {
-      p->wants_continue = same_text(value, l->value.len, "100-continue");
+      chunked = chunked && is_text(value, l->value.len, "chunked");
+    } else if (is_text(name, l->name.len, "expect") && http->http_minor > 0) {
+      p->wants_continue = is_text(value, l->value.len, "100-continue");
       expects = expects || !p->wants_continue;
     }
   }

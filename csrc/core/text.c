@@ -2,6 +2,14 @@
 
 #include <string.h>
 
+bool es_same_text(const char *a, const char *b, size_t len) {
+  for (size_t i = 0; i < len; i++) {
+    if (es_lower(a[i]) != es_lower(b[i]))
+      return false;
+  }
+  return true;
+}
+
 static int hex(char c) {
   if (c >= '0' && c <= '9')
     return c - '0';

@@ -6,6 +6,14 @@
 
 #include <stdbool.h>
 
+/* A letter of ASCII's as a small one. */
+static inline char es_lower(char c) {
+  return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+/* Whether two texts of that length are the same, but for the case of ASCII's letters. */
+bool es_same_text(const char *a, const char *b, size_t len);
+
 /* Decodes %XX (and "+" as a space, if plus: WHATWG URL, 5.1) into out, which has room for text.len bytes. Returns the
  * decoded length. A "%" that two hexadecimal digits do not follow stays as it is, and *bad, if given, becomes true. */
 size_t es_percent_decode(es_slice text, char *out, bool plus, bool *bad);

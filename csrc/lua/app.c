@@ -396,6 +396,33 @@ static int l_trust(lua_State *L) {
   return 0;
 }
 
+static char *copy_text(const char *text, size_t len) {
+  char *copy = malloc(len + 1);
+  if (copy != NULL)
+    memcpy(copy, text, len + 1);
+  return copy;
+}
+
+/* cors(origins, count, credentials, exposed): origins: each ended by a NUL, nil for any; exposed: "A, B", or nil. Before
+ * the first request. */
+static int l_cors(lua_State *L) {
+  es_app *app = check_open(L, "new");
+  size_t origins_len = 0, exposed_len = 0;
+  const char *origins = luaL_optlstring(L, 2, NULL, &origins_len);
+  const char *exposed = luaL_optlstring(L, 5, NULL, &exposed_len);
+  es_cors cors = {.on = true, .any = origins == NULL, .credentials = lua_toboolean(L, 4)};
+  cors.count = (size_t)luaL_optinteger(L, 3, 0);
+  cors.origins = origins != NULL ? copy_text(origins, origins_len) : NULL;
+  cors.exposed = exposed != NULL ? copy_text(exposed, exposed_len) : NULL;
+  if ((origins != NULL && cors.origins == NULL) || (exposed != NULL && cors.exposed == NULL)) {
+    es_cors_clear(&cors);
+    return luaL_error(L, "new: out of memory");
+  }
+  es_cors_clear(&app->server->cors);
+  app->server->cors = cors;
+  return 0;
+}
+
 /* app(hooks, options): options are complete and checked by the Lua side. */
 static int l_app(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -447,9 +474,10 @@ static int l_raise_descriptors(lua_State *L) {
 
 void es_open_app_class(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"listen", l_listen}, {"every", l_every},     {"after", l_after},     {"close", l_close}, {"stats", l_stats},
-      {"busy", l_busy},     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},   {"join", l_join},
-      {"pass", l_pass},     {"lose", l_lose},       {"id", l_id},           {"trust", l_trust}, {NULL, NULL}};
+      {"listen", l_listen}, {"every", l_every}, {"after", l_after},     {"close", l_close},
+      {"stats", l_stats},   {"busy", l_busy},   {"channel", l_channel}, {"streams", l_streams},
+      {"host", l_host},     {"join", l_join},   {"pass", l_pass},       {"lose", l_lose},
+      {"id", l_id},         {"trust", l_trust}, {"cors", l_cors},       {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

@@ -102,6 +102,11 @@ static int64_t jittered_retry(es_server *server, double otherwise) {
   return (int64_t)(retry < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : floor(retry));
 }
 
+static es_slice origin_of(const es_exchange *x) {
+  const es_header *origin = es_request_header(x->request, "origin");
+  return origin != NULL ? origin->value : (es_slice){NULL, 0};
+}
+
 int es_exchange_open(es_exchange *x, es_slice extra) {
   if (x->reason != ES_OPEN || x->head_sent)
     return 0;
@@ -110,6 +115,8 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
   es_head head = {.status = 200,
                   .date = es_loop_date(x->server->loop),
                   .extra = extra,
+                  .cors = &x->server->cors,
+                  .origin = origin_of(x),
                   .content_length = -1,
                   .keep_alive = chunked && x->request->keep_alive,
                   .stream = true,
@@ -188,6 +195,8 @@ static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_
   es_head head = {.status = status,
                   .date = es_loop_date(x->server->loop),
                   .extra = extra,
+                  .cors = &x->server->cors,
+                  .origin = origin_of(x),
                   .content_length = bodiless ? -1 : (int64_t)body.len,
                   .keep_alive = keep};
   if (es_head_write(&c->out, &head) != 0 ||

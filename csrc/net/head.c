@@ -1,5 +1,7 @@
 #include "net/head.h"
 
+#include "core/text.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -57,15 +59,11 @@ const char *es_status_text(int status) {
   return "";
 }
 
-static char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-}
-
 bool es_head_has(es_slice lines, const char *name) {
   size_t len = strlen(name), i = 0;
   while (i < lines.len) {
     size_t k = 0;
-    while (k < len && i + k < lines.len && lower(lines.ptr[i + k]) == name[k])
+    while (k < len && i + k < lines.len && es_lower(lines.ptr[i + k]) == name[k])
       k++;
     if (k == len && i + k < lines.len && lines.ptr[i + k] == ':')
       return true;
@@ -85,7 +83,8 @@ static char *add(char *at, const char *line) {
 
 int es_head_write(es_queue *queue, const es_head *head) {
   es_slice extra = head->extra;
-  char *start = es_queue_reserve(queue, OUR_LINES_MAX + extra.len);
+  size_t room = head->cors != NULL ? es_cors_room(head->cors, head->origin) : 0;
+  char *start = es_queue_reserve(queue, OUR_LINES_MAX + room + extra.len);
   if (start == NULL)
     return -1;
   char *at = start;
@@ -105,6 +104,8 @@ int es_head_write(es_queue *queue, const es_head *head) {
     at = add(at, head->keep_alive ? "Connection: keep-alive\r\n" : "Connection: close\r\n");
   if (head->content_length >= 0)
     at += snprintf(at, 64, "Content-Length: %lld\r\n", (long long)head->content_length);
+  if (head->cors != NULL)
+    at = es_cors_write(at, head->cors, head->origin, es_head_has(extra, "access-control-allow-origin"));
   if (extra.len > 0) {
     memcpy(at, extra.ptr, extra.len);
     at += extra.len;

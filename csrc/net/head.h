@@ -2,6 +2,7 @@
 #ifndef ES_NET_HEAD_H
 #define ES_NET_HEAD_H
 
+#include "core/cors.h"
 #include "core/queue.h"
 
 #include <stdbool.h>
@@ -14,6 +15,8 @@ typedef struct es_head {
   int status;
   const char *date;
   es_slice extra;         /* lines ended by CRLF, checked already; they win over ours */
+  const es_cors *cors;    /* or NULL */
+  es_slice origin;        /* the request's, or ptr NULL */
   int64_t content_length; /* below 0: none is told */
   bool keep_alive;        /* the connection is kept; for a stream: kept for as long as it runs */
   bool stream;            /* text/event-stream with what belongs to it */

@@ -61,6 +61,7 @@ void es_server_free(es_server *server) {
     loop->servers = server->next;
   if (server->next != NULL)
     server->next->prev = server->prev;
+  es_cors_clear(&server->cors);
   free((void *)(uintptr_t)server->trust.networks);
   free(server);
 }

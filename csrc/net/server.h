@@ -5,6 +5,7 @@
 #ifndef ES_NET_SERVER_H
 #define ES_NET_SERVER_H
 
+#include "core/cors.h"
 #include "net/callers.h"
 #include "net/channel.h"
 #include "net/connection.h"
@@ -50,6 +51,7 @@ struct es_server {
   /* set by the layer above before the first listener; pool.budget.limit, too: what may wait for all clients, and their
    * bodies */
   es_limits limits;
+  es_cors cors;             /* which other origins may read its answers; what it owns is the server's to clear */
   es_trust trust;           /* its networks are the server's to free */
   double heartbeat_seconds; /* 0: none */
   double retry_ms;          /* what a stream's first byte tells; below 0: nothing */

@@ -3,6 +3,7 @@ local activation = require "eventstream.activation"
 local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
+local cors = require "eventstream.cors"
 local dispatch = require "eventstream.dispatch"
 local driver = require "eventstream.driver"
 local guard = require "eventstream.guard"
@@ -45,7 +46,7 @@ local OPTIONS = {
     if type(value) ~= "table" then return "a table" end
   end,
   on_error = check.callable,
-  cors = function() return "left out (this version has no such option yet)" end,
+  cors = cors.option,
   channels = function(value)
     if type(value) ~= "table" then return "a table" end
   end,
@@ -149,9 +150,17 @@ end
 ---@field channels table<string, eventstream.ChannelOptions>? by name, or by pattern: "room:*"
 ---@field hosts string[]? the only ones that a request may name: "example.com", "*.example.com", "localhost:8080"
 ---@field origins string[]? the only ones that a browser's page may come from: "https://example.com"
+---@field cors "*"|eventstream.Cors? which pages of other origins may read the answers; default: none
 ---@field trusted eventstream.Trusted? proxies that are believed who their clients are
 ---@field backplane table? what several processes of one app have in common
 ---@field on_error fun(message: string, traceback: string, stream: eventstream.Stream?)? default: to stderr
+
+---@class eventstream.Cors
+---@field origins "*"|string[] "https://example.com", "https://*.example.com"; "*": all, without credentials
+---@field credentials boolean? a page may send its user's cookies; default false
+---@field headers string[]? that a page may send, beside Authorization, Cache-Control, Content-Type, Last-Event-ID
+---@field expose string[]? that a page may read, beside the usual ones
+---@field max_age integer? seconds for which a browser need not ask again; default 600
 
 ---@class eventstream.Trusted
 ---@field [integer] string an address or a network: "127.0.0.1", "10.0.0.0/8", "unix"
@@ -184,13 +193,14 @@ end
 function App.new(options)
   options = check.call(check.options, "new", options, OPTIONS)
   local settings = settings_of(check.call(check.options, "new", options.limits, LIMITS, "limits."))
+  check.call(cors.check, "new", options.cors)
   settings.heartbeat = options.heartbeat == nil and 15 or options.heartbeat or 0
   settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
     _befores = {}, _members = members.new() }, App)
   local hooks = {
-    dispatch = dispatch.new(app._routes, guard.new(options), app._befores),
+    dispatch = dispatch.new(app, guard.new(options)),
     hint = dispatch.hinter(app._routes, warn),
     members = function(name) return members_of(app, name) end,
     joined = function(channel, stream, member) join(app, channel, stream, member) end,
@@ -211,6 +221,7 @@ function App.new(options)
     app._trusts = true
     app._core:trust(options.trusted, (options.trusted.header or ""):lower() == "forwarded")
   end
+  if options.cors then app._preflight = cors.new(app._core, options.cors) end
   apps[app] = true
   check.call(driver.join, app, options.backplane)
   return app

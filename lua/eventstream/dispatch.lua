@@ -7,12 +7,17 @@ local function text(status, body, lines)
   return "answer", status, "Content-Type: text/plain; charset=utf-8\r\n" .. (lines or ""), body .. "\n"
 end
 
-local function allowed(routes)
-  local methods = { "OPTIONS" }
+local function methods_of(routes)
+  local methods = {}
   for method in pairs(routes) do methods[#methods + 1] = method end
   if routes.GET and not routes.HEAD then methods[#methods + 1] = "HEAD" end
+  if not routes.OPTIONS then methods[#methods + 1] = "OPTIONS" end
   table.sort(methods)
-  return ("Allow: %s\r\n"):format(table.concat(methods, ", "))
+  return methods
+end
+
+local function allowed(routes)
+  return ("Allow: %s\r\n"):format(table.concat(methods_of(routes), ", "))
 end
 
 -- The coroutine of an ordinary handler.
@@ -76,12 +81,25 @@ local function guarded(befores, kind, first, second, third)
   end
 end
 
+-- Whether a browser asks if a page of another origin may send a request. It does so without cookies and the like, so
+-- that it is answered before anybody is asked who that is.
+local function is_preflight(request)
+  if request.method ~= "OPTIONS" then return false end
+  local fields = request.headers
+  return fields.origin and fields["access-control-request-method"]
+end
+
 --- What the core asks: what to do with a request (csrc/lua/app.c).
-function M.new(routes, refuses, befores)
+function M.new(app, refuses)
+  local routes, befores = app._routes, app._befores
   return function(request)
     if refuses then
       local status, message = refuses(request)
       if status then return text(status, message) end
+    end
+    if app._preflight and is_preflight(request) then
+      local found = routes:match(request.path)
+      if found and not found.OPTIONS then return "answer", 204, app._preflight(methods_of(found)), "" end
     end
     if #befores > 0 then return guarded(befores, route_of(routes, request)) end
     return route_of(routes, request)
@@ -101,6 +119,5 @@ function M.hinter(routes, warn)
       entry.pattern)
   end
 end
-
 
 return M

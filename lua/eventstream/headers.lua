@@ -6,8 +6,13 @@ local M = {}
 -- The core writes these itself, from what it knows.
 local OURS = { ["content-length"] = true, ["transfer-encoding"] = true }
 
+--- Whether a header can have that name: a token (RFC 9110, 5.1).
+function M.is_name(name)
+  return type(name) == "string" and name:find "^[%w!#$%%&'*+%-.^_`|~]+$" ~= nil
+end
+
 local function line_of(who, name, value, reserved)
-  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
+  if not M.is_name(name) then
     local shown = type(name) == "string" and ("'%s'"):format(name) or "a " .. type(name)
     error(("%s: header name must be a token, not %s"):format(who, shown), 0)
   end

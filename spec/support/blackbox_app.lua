@@ -11,6 +11,7 @@ local app = eventstream.new {
   channels = { ["short:*"] = { history = 3 }, ["late:*"] = { history = 20 },
     ["skip:*"] = { history = 20, slow = "skip" } },
   hosts = { "house.test", "x", "127.0.0.1" }, origins = { "https://good.test" },
+  cors = { origins = { "https://good.test" }, credentials = true },
   trusted = { "127.0.0.1" },
   on_error = function(message) io.stderr:write("script error: ", message, "\n") end,
 }
