@@ -1177,6 +1177,24 @@ local function test_guards(here)
     assert.matches("Last%-Event%-ID", asked.headers["access-control-allow-headers"])
   end)
 
+  it("files are served, and none outside their folder", function()
+    local file = assert(io.open("spec/support/blackbox_app.lua", "rb"))
+    local text = file:read "*a"
+    file:close()
+    local answer = here.ask("GET", "/static/blackbox_app.lua")
+    assert.equal(text, answer.body)
+    assert.equal("application/octet-stream", answer.headers["content-type"])
+    assert.equal(tostring(#text), answer.headers["content-length"])
+    local part = here.ask("GET", "/static/blackbox_app.lua", { "Range: bytes=4-11" })
+    assert.same({ 206, text:sub(5, 12) }, { part.status, part.body })
+    local tag = answer.headers.etag
+    assert.equal(304, here.ask("GET", "/static/blackbox_app.lua", { "If-None-Match: " .. tag }).status)
+    for _, target in ipairs { "/static/..%2fblackbox_spec.lua", "/static/%2e%2e/blackbox_spec.lua", "/static/none" } do
+      local status = here.ask("GET", target).status
+      assert(status == 404 or status == 400, target .. " " .. status)
+    end
+  end)
+
   it("a trusted proxy tells who its client is", function()
     local body = here.ask("GET", "/request", { "X-Forwarded-For: 6.6.6.6, 203.0.113.9" }).body
     assert.matches("\nremote 203.0.113.9\n", "\n" .. body, 1, true)

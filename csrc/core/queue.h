@@ -10,6 +10,7 @@
 #include "core/frame.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct es_block es_block;
 
@@ -51,8 +52,15 @@ static inline size_t es_queue_bytes(const es_queue *queue) {
   return queue->bytes;
 }
 
-/* Fills at most max slices with what lies at the front; returns how many. They hold until the next call. */
-size_t es_queue_gather(const es_queue *queue, es_slice *slices, size_t max);
+/* Appends size bytes of a file from an offset on, which are read when they come first, ES_FILE_BYTES at a time; takes the
+ * descriptor over. 0, or -1 when memory is out. */
+int es_queue_file(es_queue *queue, int fd, int64_t offset, uint64_t size);
+
+#define ES_FILE_BYTES 65536
+
+/* Fills at most max slices with what lies at the front; returns how many. They hold until the next call. None, though
+ * there are bytes: a file could not be read, or has become shorter than it was. */
+size_t es_queue_gather(es_queue *queue, es_slice *slices, size_t max);
 
 /* Drops size bytes from the front; size is at most es_queue_bytes. */
 void es_queue_drop(es_queue *queue, size_t size);

@@ -256,6 +256,12 @@ void es_open_interval_class(lua_State *L);
 es_listener **es_new_listener(lua_State *L);
 void es_open_listener_class(lua_State *L);
 
+/* --- file.c --- */
+
+/* Answers with what lies from an index on: status, header lines, and a text or a file as the body. */
+void es_stream_answer(lua_State *L, int index, es_stream *stream);
+void es_open_file_class(lua_State *L);
+
 /* --- hosted.c --- */
 
 int l_host(lua_State *L);

@@ -214,11 +214,9 @@ static int l_done(lua_State *L) {
   if (s->is_stream) {
     es_stream_handler_done(s);
   } else {
-    es_slice lines, body;
-    int status = (int)luaL_checkinteger(L, 2);
-    lines.ptr = luaL_checklstring(L, 3, &lines.len);
-    body.ptr = luaL_checklstring(L, 4, &body.len);
-    es_exchange_answer(s->exchange, status, lines, body);
+    luaL_checkinteger(L, 2);
+    luaL_checkstring(L, 3);
+    es_stream_answer(L, 2, s);
   }
   return 0;
 }

@@ -267,6 +267,7 @@ int luaopen_eventstream_core(lua_State *L) {
   es_open_request_class(L);
   es_open_interval_class(L);
   es_open_listener_class(L);
+  es_open_file_class(L);
   es_open_channel_class(L);
   es_open_hosted_class(L);
   es_open_app_class(L);

@@ -64,14 +64,8 @@ static void free_task(es_task *task) {
 /* An ordinary handler's results: a status, a block of header lines, and a body, made ready on the Lua side. */
 static void answer(es_task *task, int results) {
   lua_State *co = task->co;
-  es_slice lines, body;
-  int top = lua_gettop(co);
-  if (results < 3)
-    return;
-  int status = (int)lua_tointeger(co, top - 2);
-  lines.ptr = lua_tolstring(co, top - 1, &lines.len);
-  body.ptr = lua_tolstring(co, top, &body.len);
-  es_exchange_answer(task->stream->exchange, status, lines, body);
+  if (results >= 3)
+    es_stream_answer(co, lua_gettop(co) - 2, task->stream);
 }
 
 static void run_report(void *argument) {

@@ -203,6 +203,10 @@ static void gather_own(es_connection *c, es_due *due) {
   es_slice slices[ES_DUE_SLICES];
   size_t count = es_queue_gather(&c->out, slices, ES_DUE_SLICES - due->count);
   due->own = 0;
+  if (count == 0 && due->count < ES_DUE_SLICES) { /* the client sees that the answer is not whole */
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
   for (size_t i = 0; i < count && due->own < size; i++) {
     size_t len = slices[i].len < size - due->own ? slices[i].len : size - due->own;
     add_slice(due, slices[i].ptr, len);
@@ -217,6 +221,10 @@ void es_due_gather(es_connection *c, es_due *due) {
     if (c->rest.block != NULL)
       add_slice(due, c->rest.block->bytes + c->rest.offset, c->rest.size);
     gather_own(c, due);
+    if (c->state == ES_CLOSED) {
+      due->bytes = 0;
+      return;
+    }
     es_subscription *s = c->subscriptions;
     if (s == NULL && c->marks == NULL)
       return;

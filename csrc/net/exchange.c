@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RETRY_FLOOR_MS 100 /* below it a browser reconnects in a hot loop */
 #define AWAY_RETRY_MS 3000 /* for those who are sent away, where the app tells no retry */
@@ -187,8 +188,8 @@ int es_exchange_send_frame(es_exchange *x, es_slice frame) {
   return 0;
 }
 
-/* An ordinary answer that ends the exchange for the given reason. */
-static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_reason reason) {
+/* The head of an ordinary answer; and for one that may have a body, whether it has. */
+static int answer_head(es_exchange *x, int status, es_slice extra, uint64_t size, bool *bodied) {
   es_connection *c = x->connection;
   bool bodiless = status == 204 || status == 304;
   bool keep = !x->streaming && x->request->keep_alive && !x->server->closing && !c->last;
@@ -197,18 +198,41 @@ static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_
                   .extra = extra,
                   .cors = &x->server->cors,
                   .origin = origin_of(x),
-                  .content_length = bodiless ? -1 : (int64_t)body.len,
+                  .content_length = bodiless ? -1 : (int64_t)size,
                   .keep_alive = keep};
-  if (es_head_write(&c->out, &head) != 0 ||
-      (!bodiless && !x->request->head && es_queue_append(&c->out, body.ptr, body.len) != 0)) {
-    es_connection_close(c, ES_END_ERROR);
+  *bodied = !bodiless && !x->request->head;
+  if (es_head_write(&c->out, &head) != 0)
     return UV_ENOMEM;
-  }
   x->head_sent = true;
   x->chunked = false;
   c->last = !keep;
-  es_exchange_end(x, reason);
   return 0;
+}
+
+/* An ordinary answer is written, or was not for want of memory: ends the exchange. */
+static int answered(es_exchange *x, int err, es_reason reason) {
+  if (err == 0)
+    es_exchange_end(x, reason);
+  else
+    es_connection_close(x->connection, ES_END_ERROR);
+  return err;
+}
+
+/* An ordinary answer that ends the exchange for the given reason. */
+static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_reason reason) {
+  bool bodied;
+  int err = answer_head(x, status, extra, body.len, &bodied);
+  if (err == 0 && bodied && es_queue_append(&x->connection->out, body.ptr, body.len) != 0)
+    err = UV_ENOMEM;
+  return answered(x, err, reason);
+}
+
+/* What is said where answers that nobody reads have taken all room. */
+static int answer_later(es_exchange *x) {
+  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  static const char text[] = "the server is full\n"; /* of answers that nobody reads */
+  x->server->stats.rejected++;
+  return answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1}, ES_END_DONE);
 }
 
 int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body) {
@@ -216,10 +240,25 @@ int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body
     return 0;
   if (body.len <= x->server->limits.backlog_bytes || es_budget_allows(&x->server->pool.budget, body.len))
     return answer(x, status, extra, body, ES_END_DONE);
-  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
-  static const char text[] = "the server is full\n"; /* of answers that nobody reads */
-  x->server->stats.rejected++;
-  return answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1}, ES_END_DONE);
+  return answer_later(x);
+}
+
+int es_exchange_answer_file(es_exchange *x, int status, es_slice extra, int fd, int64_t offset, uint64_t size) {
+  bool bodied = false;
+  if (x->reason != ES_OPEN) {
+    close(fd);
+    return 0;
+  }
+  if (!es_budget_allows(&x->server->pool.budget, ES_FILE_BYTES)) {
+    close(fd);
+    return answer_later(x);
+  }
+  int err = answer_head(x, status, extra, size, &bodied);
+  if (err != 0 || !bodied)
+    close(fd);
+  else if (es_queue_file(&x->connection->out, fd, offset, size) != 0)
+    err = UV_ENOMEM;
+  return answered(x, err, ES_END_DONE);
 }
 
 void es_exchange_fail(es_exchange *x, int status, es_slice extra, es_slice body) {

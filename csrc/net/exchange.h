@@ -76,7 +76,10 @@ bool es_exchange_has_room(es_exchange *exchange, size_t size);
 /* A whole ordinary answer; the exchange ends with it. 0, or UV_ENOMEM (then the connection is cut). */
 int es_exchange_answer(es_exchange *exchange, int status, es_slice extra, es_slice body);
 
-/* The same for what went wrong: it ends with ES_END_ERROR. */
+/* The same with bytes of a file as its body, which are read as the client takes them; takes the descriptor over. */
+int es_exchange_answer_file(es_exchange *exchange, int status, es_slice extra, int fd, int64_t offset, uint64_t size);
+
+/* The same as es_exchange_answer for what went wrong: it ends with ES_END_ERROR. */
 void es_exchange_fail(es_exchange *exchange, int status, es_slice extra, es_slice body);
 
 /* Answers 200 with a jittered retry and ends for the reason: a browser's EventSource comes back, where any other status

@@ -5,7 +5,9 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #ifdef __linux__
 #include <sys/epoll.h>
 #endif
@@ -68,6 +70,32 @@ int es_platform_duplicate(int fd, int from) {
 int es_platform_spare(void) {
   int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   return fd < 0 ? -errno : fd;
+}
+
+int es_platform_path(int fd, char *path, size_t room) {
+#if defined(__linux__)
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t len = readlink(link, path, room - 1);
+  if (len < 0)
+    return -errno;
+  path[len] = '\0';
+  return 0;
+#elif defined(F_GETPATH)
+  (void)room; /* at least PATH_MAX */
+  return fcntl(fd, F_GETPATH, path) < 0 ? -errno : 0;
+#else
+  (void)fd, (void)path, (void)room;
+  return -ENOSYS;
+#endif
+}
+
+long es_platform_mtime_ns(const struct stat *status) {
+#ifdef __APPLE__
+  return status->st_mtimespec.tv_nsec;
+#else
+  return status->st_mtim.tv_nsec;
+#endif
 }
 
 static void set(int fd, int level, int option, int value) {

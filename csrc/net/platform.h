@@ -20,6 +20,13 @@ int es_platform_duplicate(int fd, int from);
 /* A descriptor that is of no use but to be closed, or a negative errno. */
 int es_platform_spare(void);
 
+/* The path of an open descriptor, without links: 0 or a negative errno (ENOSYS: this system cannot tell). */
+int es_platform_path(int fd, char *path, size_t room);
+
+/* The nanoseconds of the second in which a file was changed. */
+struct stat;
+long es_platform_mtime_ns(const struct stat *status);
+
 /* What every TCP connection gets: no Nagle, a small unsent queue, keep-alive, and an end to peers that are gone. Each
  * is a help and none a need, so failures are passed over. */
 void es_platform_tune(int fd);

@@ -10,6 +10,7 @@ local guard = require "eventstream.guard"
 local members = require "eventstream.members"
 local place = require "eventstream.place"
 local router = require "eventstream.router"
+local static_files = require "eventstream.static"
 
 ---@class eventstream.App
 local App = {}
@@ -329,6 +330,35 @@ function App:before(callback)
     error(("before: function expected, got %s"):format(type(callback)), 2)
   end
   self._befores[#self._befores + 1] = callback
+  return self
+end
+
+---@class eventstream.StaticOptions
+---@field max_age integer? seconds for which a browser need not ask again; default: it asks each time, by the ETag
+---@field index string|false? the file that stands for a folder; default "index.html"
+---@field types table<string, string>? media types by a name's ending, beside the usual ones
+---@field hidden boolean? files whose names begin with a dot are served, too; default false
+
+local function static(app, prefix, folder, options)
+  check_self(app, "static")
+  if type(prefix) ~= "string" or not prefix:find "^/" or prefix:find "[:*]" then
+    local shown = check.show(prefix)
+    error(("static: path must be a string that starts with '/', without ':' and '*', not %s"):format(shown), 0)
+  end
+  local handler = static_files.new(folder, options)
+  prefix = prefix:gsub("/+$", "")
+  app._routes:add("static", "GET", prefix .. "/*", { kind = "file", handler = handler })
+  if prefix ~= "" then app._routes:add("static", "GET", prefix, { kind = "file", handler = static_files.redirect }) end
+end
+
+--- Serves the files of a folder, and nothing outside it, for GET and HEAD: with their types, ETags, ranges. Raises if
+--- the folder cannot be read.
+---@param path string "/" or "/assets"
+---@param folder string
+---@param options eventstream.StaticOptions?
+---@return eventstream.App self
+function App:static(path, folder, options)
+  check.call(static, self, path, folder, options)
   return self
 end
 

@@ -25,6 +25,11 @@ local function plain(handler, request)
   return headers.result(("handler of %s %s"):format(request.method, request.path), handler(request))
 end
 
+-- That of one which is ours, whose answer is checked already.
+local function file(handler, request)
+  return handler(request)
+end
+
 -- What a request's route says: what dispatch (below) returns, if nothing comes before.
 local function route_of(routes, request)
   local method, path = request.method, request.path
@@ -44,6 +49,7 @@ local function route_of(routes, request)
   end
   local route = entry.route
   if route.kind == "plain" then return "plain", plain, route.handler end
+  if route.kind == "file" then return "plain", file, route.handler end
   if method == "HEAD" then return "head" end
   return "stream", route.handler
 end
@@ -64,7 +70,7 @@ local function guarded(befores, kind, first, second, third)
     return "plain", function(handler, request)
       local status, lines, body = ask(befores, request)
       if status then return status, lines, body end
-      return plain(handler, request)
+      return first(handler, request)
     end, second
   end
   if kind == "answer" then

@@ -79,6 +79,8 @@ app:before(function(request)
 end)
 
 app:get("/guarded", function(request) return request.user end)
+app:static("/static", debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$")
+
 app:stream("/guarded/stream", function(stream, request) stream:send(request.user) end)
 
 app:stream("/expire", function(stream, request)

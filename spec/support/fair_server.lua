@@ -10,7 +10,7 @@ local INTERVAL = 0.1 -- the one whose ticks are timed
 local WORK_NS = 500000 -- of other work in a turn
 
 local flush = tonumber(arg[1]) or arg[1]
-local app = eventstream.new { heartbeat = false }
+local app = eventstream.new { heartbeat = false, limits = { callback_seconds = false } } -- it is the one who watches
 local channel = app:channel("crowd", { history = 100000, history_bytes = 32 * 1024 * 1024, flush = flush })
 
 app:stream("/events", function(stream) stream:subscribe(channel) end)
