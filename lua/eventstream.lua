@@ -6,10 +6,10 @@ local App = require "eventstream.app"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
+local json = require "eventstream.json"
 local place = require "eventstream.place"
+require "eventstream.request"
 require "eventstream.stream"
-
-local has_json, json = pcall(require, "cjson")
 
 local M = { _VERSION = "0.1.0" }
 
@@ -36,25 +36,11 @@ core.setup {
       request and "the handler or a callback of " .. request or "a callback", seconds, traceback))
   end,
   json = function(value, who)
-    if not has_json then error(who .. ": data is a table, which needs JSON: luarocks install lua-cjson", 3) end
-    local ok, encoded = pcall(json.encode, value)
-    if not ok then error(("%s: data cannot be written as JSON: %s"):format(who, encoded), 3) end
+    local ok, encoded = pcall(json.encode, who, "data", value)
+    if not ok then error(encoded, 3) end
     return encoded
   end,
 }
-
----@class eventstream.Request
----@field method string "GET"
----@field target string as sent
----@field path string of the target, still percent-encoded
----@field query table<string, string> decoded; of a repeated key the last value
----@field query_all table<string, string[]> decoded; all values
----@field headers table<string, string> looked up in any case; repeated ones joined
----@field cookies table<string, string>
----@field params table<string, string> of the route's path, decoded
----@field body string
----@field remote string? the client's address; nil on a Unix socket
----@field version string "1.1" or "1.0"
 
 ---@class eventstream.Event
 ---@field data string|number|boolean|table? a table is written as JSON by lua-cjson

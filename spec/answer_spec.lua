@@ -163,7 +163,7 @@ describe("a plain handler that returns", function()
     local STATUS = FROM .. "status must be a whole number from 200 to 599, not "
 
     for name, result in pairs {
-      ["a table"] = { "a table", {} }, ["a boolean"] = { "true", true }, ["a status below 200"] = { "100", 100 },
+      ["a table"] = { "a table", {}, "x" }, ["a boolean"] = { "true", true }, ["a status below 200"] = { "100", 100 },
       ["a status above 599"] = { "600", 600 }, ["a fraction"] = { "200.5", 200.5 }, ["NaN"] = { "", 0 / 0 },
       ["infinity"] = { "", math.huge }, ["a status as text"] = { "'200'", "200", "x" },
       ["a body without a status"] = { "nil", nil, "x" },
@@ -171,8 +171,12 @@ describe("a plain handler that returns", function()
       it(name, function() fails(STATUS .. result[1], result[2], result[3]) end)
     end
 
-    it("a table as the body", function() fails(FROM .. "body must be a string, not table", 200, {}) end)
-    it("a function as the body", function() fails(FROM .. "body must be a string, not function", 200, print) end)
+    it("a table that is no JSON as the body", function()
+      fails(FROM .. "body cannot be written as JSON: ", 200, { print })
+    end)
+    it("a function as the body", function()
+      fails(FROM .. "body must be a string or a table, not function", 200, print)
+    end)
     it("text as headers", function() fails(FROM .. "headers must be a table, not string", 200, "x", "A: b") end)
     it("a list as headers", function()
       fails(FROM .. "header name must be a token, not a number", 200, "x", { "A: b" })
@@ -550,7 +554,7 @@ describe("stream:reject", function()
     for message, call in pairs {
       ["status must be a whole number from 200 to 599, not 99"] = function(s) s:reject(99) end,
       ["status must be a whole number from 200 to 599, not nil"] = function(s) s:reject(nil, "x") end,
-      ["body must be a string, not table"] = function(s) s:reject(403, {}) end,
+      ["body must be a string or a table, not function"] = function(s) s:reject(403, print) end,
       ["status must be a whole number from 200 to 599, not '404'"] = function(s) s:reject "404" end,
       ["headers must be a table, not string"] = function(s) s:reject(403, "x", "y") end,
       ["header name must be a token, not 'A b'"] = function(s) s:reject(403, "x", { ["A b"] = "c" }) end,

@@ -9,12 +9,12 @@ local HERE, THERE = "https://here.example", "https://there.example"
 describe("cors", function()
   after_each(net.finish)
 
-  local app, port
+  local port
 
   local function serve(cors, more)
     local options = more or {}
     options.cors = cors
-    app, port = net.serve(function(a)
+    port = select(2, net.serve(function(a)
       a:get("/plain", function() return "plain" end)
       a:post("/plain", function() return 201 end)
       a:get("/own", function() return 200, "own", { ["Access-Control-Allow-Origin"] = THERE, Vary = "Accept" } end)
@@ -24,7 +24,7 @@ describe("cors", function()
       a:before(function(request)
         if request.query.refuse then return 401 end
       end)
-    end, options)
+    end, options))
   end
 
   -- Status, and the lines of interest.

@@ -288,7 +288,7 @@ describe("the error of", function()
       { "stream:header('Content-Length', 5)", "header: header 'Content-Length' is written by the server" },
       { "stream:header('content-type', 'text/html')", "header: header 'content-type' is written by the server" },
       { "stream:reject(99)", "reject: status must be a whole number from 200 to 599, not 99" },
-      { "stream:reject(404, {})", "reject: body must be a string, not table" },
+      { "stream:reject(404, print)", "reject: body must be a string or a table, not function" },
       { "stream:reject(404, 'x', 'y')", "reject: headers must be a table, not string" },
     }
     for _, case in ipairs(cases) do

@@ -1,6 +1,5 @@
 -- A server whose memory runs out, at each allocation of a whole session in turn, and whose system calls fail. It
 -- neither crashes nor leaks, whoever is not served is cut, and the next client is served.
-local uv = require "luv"
 local net = require "spec.support.net"
 local process = require "spec.support.process"
 

@@ -274,8 +274,8 @@ describe("app:static", function()
     write_large()
     serve()
     local function descriptors()
-      local scan, count = uv.fs_opendir("/proc/self/fd", nil, 1000), 0
-      count = #uv.fs_readdir(scan)
+      local scan = uv.fs_opendir("/proc/self/fd", nil, 1000)
+      local count = #uv.fs_readdir(scan)
       uv.fs_closedir(scan)
       return count
     end

@@ -65,9 +65,9 @@ static void get_remote(lua_State *L, es_stream *s) {
   lua_pushstring(L, es_peer_write(&s->exchange->peer, text)); /* nil for NULL */
 }
 
-/* query: the last value of each key; query_all: lists of all. */
-static void get_query(lua_State *L, es_stream *s) {
-  es_slice rest = s->exchange->request->query, name, value;
+/* Of "name=value&..." the last value of each name, and lists of all. */
+static void push_last(lua_State *L, es_slice rest) {
+  es_slice name, value;
   lua_newtable(L);
   while (es_next_pair(&rest, '&', false, &name, &value)) {
     push_decoded(L, name, true);
@@ -76,8 +76,8 @@ static void get_query(lua_State *L, es_stream *s) {
   }
 }
 
-static void get_query_all(lua_State *L, es_stream *s) {
-  es_slice rest = s->exchange->request->query, name, value;
+static void push_all(lua_State *L, es_slice rest) {
+  es_slice name, value;
   lua_newtable(L);
   while (es_next_pair(&rest, '&', false, &name, &value)) {
     push_decoded(L, name, true);
@@ -99,6 +99,28 @@ static void get_query_all(lua_State *L, es_stream *s) {
     lua_rawseti(L, -2, count + 1);
     lua_pop(L, 2);
   }
+}
+
+static void get_query(lua_State *L, es_stream *s) {
+  push_last(L, s->exchange->request->query);
+}
+
+static void get_query_all(lua_State *L, es_stream *s) {
+  push_all(L, s->exchange->request->query);
+}
+
+/* form(text): the same of a form's body (WHATWG URL, 5.1). */
+static int l_form(lua_State *L) {
+  es_slice text;
+  text.ptr = luaL_checklstring(L, 1, &text.len);
+  push_last(L, text);
+  push_all(L, text);
+  return 2;
+}
+
+static int l_is_request(lua_State *L) {
+  lua_pushboolean(L, luaL_testudata(L, 1, CLASS) != NULL);
+  return 1;
 }
 
 /* Repeated headers are joined by commas (RFC 9110, 5.3), cookies by semicolons (RFC 6265, 5.4). */
@@ -206,6 +228,8 @@ static int l_index(lua_State *L) {
     lua_rawset(L, 3);
     return 1;
   }
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(1));
   return 1;
 }
 
@@ -233,14 +257,23 @@ static int l_tostring(lua_State *L) {
 
 void es_open_request_class(lua_State *L) {
   static const luaL_Reg meta[] = {
-      {"__index", l_index}, {"__newindex", l_newindex}, {"__gc", l_box_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
+      {"__newindex", l_newindex}, {"__gc", l_box_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   luaL_newmetatable(L, "eventstream.headers");
   lua_pushcfunction(L, l_headers_index);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
   luaL_newmetatable(L, CLASS);
   luaL_setfuncs(L, meta, 0);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -4, "request"); /* the Lua side adds its methods there */
+  lua_pushcclosure(L, l_index, 1);
+  lua_setfield(L, -2, "__index");
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
+  lua_pushcfunction(L, l_is_request);
+  lua_setfield(L, -2, "is_request");
+  lua_pushcfunction(L, l_form);
+  lua_setfield(L, -2, "form");
 }

@@ -199,7 +199,7 @@ function App.new(options)
   settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
-    _befores = {}, _members = members.new() }, App)
+    _befores = {}, _pages = {}, _members = members.new() }, App)
   local hooks = {
     dispatch = dispatch.new(app, guard.new(options)),
     hint = dispatch.hinter(app._routes, warn),
@@ -330,6 +330,22 @@ function App:before(callback)
     error(("before: function expected, got %s"):format(type(callback)), 2)
   end
   self._befores[#self._befores + 1] = callback
+  return self
+end
+
+--- Shows something of the app's own where the server refuses or fails: for the status, what the function returns: body
+--- and headers, as a handler does, with that status; or another status, body and headers. Not for streams, nor for what
+--- is no HTTP. On Lua 5.1, handlers cannot wait where there is a page for 500.
+---@param status integer 400 to 599: 404, 405, 500, ...
+---@param handler fun(request: eventstream.Request, status: integer): string|table|integer, any, any
+---@return eventstream.App self
+function App:page(status, handler)
+  check.call(check_self, self, "page")
+  if type(status) ~= "number" or status % 1 ~= 0 or status < 400 or status > 599 then
+    error(("page: status must be a whole number from 400 to 599, not %s"):format(check.show(status)), 2)
+  end
+  if type(handler) ~= "function" then error(("page: function expected, got %s"):format(type(handler)), 2) end
+  self._pages[status] = handler
   return self
 end
 

@@ -87,6 +87,55 @@ local function guarded(befores, kind, first, second, third)
   end
 end
 
+-- --- Pages of the app's own: app:page ---
+
+-- What the app shows for a status: its page, with the lines that the answer had but the type.
+local function show(app, request, status, lines)
+  local body, second, third = app._pages[status](request, status)
+  local own, fields = status, second
+  if type(body) == "number" then own, body, fields = body, second, third end
+  local own_status, own_lines, own_body = headers.answer(("page %d"):format(status), own, body, fields)
+  return own_status, own_lines .. headers.without(lines, "content-type"), own_body
+end
+
+local function trace(failure)
+  if type(failure) == "userdata" then return failure end -- what ends the handler of a client that has left
+  return { message = tostring(failure), traceback = debug.traceback("", 2) }
+end
+
+-- The coroutine of an ordinary handler whose error is shown on a page; it is reported as ever.
+local function plain_shown(app)
+  return function(handler, request)
+    local ok, status, lines, body = xpcall(function() return plain(handler, request) end, trace)
+    if ok then return status, lines, body end
+    if type(status) == "userdata" then error(status, 0) end
+    app._hooks.report(status.message, status.traceback)
+    return show(app, request, 500, "")
+  end
+end
+
+-- That of one of ours, whose refusal is shown on a page.
+local function file_shown(app)
+  return function(handler, request)
+    local status, lines, body = handler(request)
+    if app._pages[status] then return show(app, request, status, lines) end
+    return status, lines, body
+  end
+end
+
+-- The same as what it is given (what dispatch returns), with the app's pages where there are such.
+local function shown(app, kind, first, second, third)
+  local pages = app._pages
+  if kind == "answer" and pages[first] then
+    return "plain", function(_, request) return show(app, request, first, second) end, false
+  end
+  if kind == "plain" and first == plain and pages[500] then return kind, plain_shown(app), second end
+  if kind == "plain" and first == file then return kind, file_shown(app), second end
+  return kind, first, second, third
+end
+
+-- --- The whole ---
+
 -- Whether a browser asks if a page of another origin may send a request. It does so without cookies and the like, so
 -- that it is answered before anybody is asked who that is.
 local function is_preflight(request)
@@ -99,15 +148,19 @@ end
 function M.new(app, refuses)
   local routes, befores = app._routes, app._befores
   return function(request)
+    local has_pages = next(app._pages) ~= nil
     if refuses then
       local status, message = refuses(request)
+      if status and has_pages then return shown(app, text(status, message)) end
       if status then return text(status, message) end
     end
     if app._preflight and is_preflight(request) then
       local found = routes:match(request.path)
       if found and not found.OPTIONS then return "answer", 204, app._preflight(methods_of(found)), "" end
     end
+    if #befores > 0 and has_pages then return guarded(befores, shown(app, route_of(routes, request))) end
     if #befores > 0 then return guarded(befores, route_of(routes, request)) end
+    if has_pages then return shown(app, route_of(routes, request)) end
     return route_of(routes, request)
   end
 end

@@ -1,5 +1,6 @@
 -- Header lines and ordinary answers, checked: nothing that a script passes on can split an answer (RFC 9110, 5.5).
 local check = require "eventstream.check"
+local json = require "eventstream.json"
 
 local M = {}
 
@@ -55,12 +56,12 @@ end
 
 local MANAGED = { connection = true, date = true }
 
---- Makes what a handler returned (status, body, headers; or a string; or nothing) into what the core sends. Raises
---- without a position: the caller adds the one that helps.
+--- Makes what a handler returned (status, body, headers; or a string or a table; or nothing) into what the core
+--- sends. Raises without a position: the caller adds the one that helps.
 ---@return integer status, string lines, string body
 function M.result(who, status, body, headers)
   if status == nil and body == nil and headers == nil then return 204, "", "" end
-  if type(status) == "string" and body == nil then status, body = 200, status end
+  if body == nil and (type(status) == "string" or type(status) == "table") then status, body = 200, status end
   return M.answer(who, status, body, headers)
 end
 
@@ -71,7 +72,11 @@ function M.answer(who, status, body, headers)
   end
   if body == nil then body = "" end
   if type(body) == "number" then body = tostring(body) end
-  if type(body) ~= "string" then error(("%s: body must be a string, not %s"):format(who, type(body)), 0) end
+  local kind = "text/plain; charset=utf-8"
+  if type(body) == "table" then body, kind = json.encode(who, "body", body), "application/json" end
+  if type(body) ~= "string" then
+    error(("%s: body must be a string or a table, not %s"):format(who, type(body)), 0)
+  end
   if headers ~= nil and type(headers) ~= "table" then
     error(("%s: headers must be a table, not %s"):format(who, type(headers)), 0)
   end
@@ -80,7 +85,7 @@ function M.answer(who, status, body, headers)
     lines[#lines + 1] = M.lines(who, name, value, MANAGED)
     typed = typed or name:lower() == "content-type"
   end
-  if not typed then lines[#lines + 1] = "Content-Type: text/plain; charset=utf-8\r\n" end
+  if not typed then lines[#lines + 1] = ("Content-Type: %s\r\n"):format(kind) end
   return math.floor(status), table.concat(lines), body
 end
 
