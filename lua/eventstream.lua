@@ -7,6 +7,7 @@ local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
 local json = require "eventstream.json"
+local metrics = require "eventstream.metrics"
 local place = require "eventstream.place"
 require "eventstream.request"
 require "eventstream.stream"
@@ -80,6 +81,14 @@ M.encode = core.encode
 --- "closed" when the client or the stream is gone first.
 ---@type fun(start: fun(resume: fun(...: any))): ...
 M.await = place.nginx and require("eventstream.openresty.client").await or core.await
+
+--- What app:stats() counts, in Prometheus' text format; to be served as "text/plain; version=0.0.4".
+---@param app eventstream.App
+---@return string
+function M.metrics(app)
+  if getmetatable(app) ~= App then error("metrics: app must be an app, not " .. check.show(app), 2) end
+  return metrics.text(app)
+end
 
 --- For other loops than luv's: poll fd() for reading, at most timeout() seconds (nil: without end), then call turn(),
 --- which returns how many times it called Lua.

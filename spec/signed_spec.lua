@@ -8,7 +8,7 @@ local uv = require "luv"
 
 local SECRET = ("0123456789abcdef"):rep(4)
 
--- Where Debian's package has it, or where tools/jwt_library unpacked that. Its C modules are Lua 5.4's.
+-- Where Debian's package has it, or where tools/unpack prosody unpacked that. Its C modules are Lua 5.4's.
 local function find_library()
   if _VERSION ~= "Lua 5.4" then return end
   for _, folder in ipairs { "build/prosody/usr/lib/prosody", "/usr/lib/prosody" } do
@@ -30,7 +30,7 @@ end
 
 describe("signed.lua", function()
   if _VERSION ~= "Lua 5.4" then return end
-  if not folder then return pending "is for those with a token (util.jwt is not there: tools/jwt_library)" end
+  if not folder then return pending "is for those with a token (util.jwt is not there: tools/unpack prosody)" end
 
   after_each(function()
     pages.finish()

@@ -290,14 +290,24 @@ static int l_stats(lua_State *L) {
   es_app *app = es_check_app(L, 1);
   static const es_stats none;
   const es_stats *stats = app->server != NULL ? &app->server->stats : &none;
+  uint64_t rejected = 0;
+  for (int refusal = 0; refusal < ES_REFUSALS; refusal++)
+    rejected += stats->rejected[refusal];
   const struct {
     const char *name;
     uint64_t value;
   } fields[] = {{"accepted", stats->accepted},
-                {"rejected", stats->rejected},
+                {"rejected_malformed", stats->rejected[ES_REFUSED_MALFORMED]},
+                {"rejected_large", stats->rejected[ES_REFUSED_LARGE]},
+                {"rejected_late", stats->rejected[ES_REFUSED_LATE]},
+                {"rejected_full", stats->rejected[ES_REFUSED_FULL]},
+                {"rejected_address", stats->rejected[ES_REFUSED_ADDRESS]},
+                {"rejected_closing", stats->rejected[ES_REFUSED_CLOSING]},
+                {"rejected", rejected},
                 {"requests", stats->requests},
                 {"published", stats->published},
                 {"events", stats->events},
+                {"bytes_in", stats->bytes_in},
                 {"bytes_out", stats->bytes_out},
                 {"resumes", stats->resumes},
                 {"gaps", stats->gaps},
@@ -308,7 +318,7 @@ static int l_stats(lua_State *L) {
                 {"streams", stats->streams},
                 {"channels", stats->channels},
                 {"subscribers", stats->subscribers}};
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 32);
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     lua_pushnumber(L, (lua_Number)fields[i].value);
 #if LUA_VERSION_NUM >= 503
@@ -317,6 +327,8 @@ static int l_stats(lua_State *L) {
 #endif
     lua_setfield(L, -2, fields[i].name);
   }
+  lua_pushnumber(L, es_loop_lag(&app->state->loop));
+  lua_setfield(L, -2, "loop_lag");
   return 1;
 }
 

@@ -47,6 +47,12 @@ static int l_listener_share(lua_State *L) {
   return 1;
 }
 
+/* now(): seconds of a clock that nobody sets. */
+static int l_now(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)uv_hrtime() / 1e9);
+  return 1;
+}
+
 static int l_pid(lua_State *L) {
   lua_pushinteger(L, uv_os_getpid());
   return 1;
@@ -83,4 +89,6 @@ void es_open_listener_class(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcfunction(L, l_pid);
   lua_setfield(L, -2, "pid");
+  lua_pushcfunction(L, l_now);
+  lua_setfield(L, -2, "now");
 }

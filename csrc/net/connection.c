@@ -113,7 +113,7 @@ void es_connection_new(es_server *server, int fd, const es_accepted *accepted) {
   begin(c, server, accepted->shed);
   double patience = server->limits.header_seconds;
   if (!c->proxied && !es_connection_count(c)) {
-    server->stats.rejected++;
+    server->stats.rejected[ES_REFUSED_ADDRESS]++;
     es_connection_close(c, ES_END_SERVER);
     return;
   }
@@ -124,7 +124,8 @@ void es_connection_new(es_server *server, int fd, const es_accepted *accepted) {
 bool es_connection_count(es_connection *c) {
   es_caller caller = es_callers_enter(c->server, &c->peer);
   c->counted = caller == ES_CALLER_COUNTED || caller == ES_CALLER_OVER;
-  c->shed = c->shed || caller == ES_CALLER_OVER;
+  c->crowded = caller == ES_CALLER_OVER;
+  c->shed = c->shed || c->crowded;
   return caller != ES_CALLER_REFUSED;
 }
 
@@ -319,6 +320,7 @@ static void on_readable(es_connection *c) {
     return;
   }
   if (n > 0) {
+    c->server->stats.bytes_in += (uint64_t)n;
     c->pipelined = 0;
     if (c->state == ES_READING)
       es_intake_take(c, buffer, (size_t)n);

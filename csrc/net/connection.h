@@ -73,10 +73,11 @@ typedef struct es_connection {
   /* read-only */
   es_peer peer;
   /* private */
-  bool excepted; /* some event was not for it */
-  bool proxied;  /* a proxy's header comes first, by which it names its client */
-  bool counted;  /* among its address's */
-  bool kept;     /* a request of it was answered */
+  bool excepted;    /* some event was not for it */
+  bool proxied;     /* a proxy's header comes first, by which it names its client */
+  bool counted : 1; /* among its address's */
+  bool kept : 1;    /* a request of it was answered */
+  bool crowded : 1; /* its address has too many */
   /* read-only */
   struct es_connection *prev, *next; /* the server's */
 } es_connection;

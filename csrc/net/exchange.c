@@ -231,7 +231,7 @@ static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_
 static int answer_later(es_exchange *x) {
   static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
   static const char text[] = "the server is full\n"; /* of answers that nobody reads */
-  x->server->stats.rejected++;
+  x->server->stats.rejected[ES_REFUSED_FULL]++;
   return answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1}, ES_END_DONE);
 }
 

@@ -7,6 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+static es_refusal refusal_of(int status) {
+  switch (status) {
+  case 408:
+    return ES_REFUSED_LATE;
+  case 413:
+  case 414:
+  case 431:
+    return ES_REFUSED_LARGE;
+  case 503:
+    return ES_REFUSED_FULL;
+  default:
+    return ES_REFUSED_MALFORMED;
+  }
+}
+
 /* Answers what is no request (yet), and closes. */
 void es_intake_refuse(es_connection *c, int status, const char *reason) {
   char body[256];
@@ -21,7 +36,7 @@ void es_intake_refuse(es_connection *c, int status, const char *reason) {
                   .date = es_loop_date(c->server->loop),
                   .extra = {lines + skip, sizeof lines - 1 - skip},
                   .content_length = (int64_t)len};
-  c->server->stats.rejected++;
+  c->server->stats.rejected[refusal_of(status)]++;
   if (es_head_write(&c->out, &head) != 0 || es_queue_append(&c->out, body, len) != 0) {
     es_connection_close(c, ES_END_ERROR);
     return;
@@ -43,11 +58,11 @@ static bool wants_stream(const es_request *request) {
 
 /* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it
  * is refused. */
-static void shed(es_exchange *x) {
+static void shed(es_exchange *x, es_refusal refusal) {
   static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
   static const char text[] = "the server is full\n";
   x->connection->last = true;
-  x->server->stats.rejected++;
+  x->server->stats.rejected[refusal]++;
   if (wants_stream(x->request))
     es_exchange_come_back(x, ES_END_SERVER);
   else
@@ -79,9 +94,10 @@ static void begin_exchange(es_connection *c) {
   es_loop_remove_deadline(c->server->loop, &c->deadline);
   es_connection_enter(c, ES_ANSWERING);
   es_exchange *x = es_exchange_ref(c->exchange);
-  if (is_over(x) || c->shed || c->server->closing) {
+  bool crowded = is_over(x) || c->crowded;
+  if (crowded || c->shed || c->server->closing) {
     x->server->stats.requests--;
-    shed(x);
+    shed(x, crowded ? ES_REFUSED_ADDRESS : c->server->closing ? ES_REFUSED_CLOSING : ES_REFUSED_FULL);
   } else {
     c->server->handlers->on_request(x);
   }
@@ -151,7 +167,7 @@ static void take_proxy(es_connection *c, const char *bytes, size_t size) {
   c->held = NULL;
   c->proxied = false;
   if (length < 0 || !es_connection_count(c)) {
-    c->server->stats.rejected++;
+    c->server->stats.rejected[length < 0 ? ES_REFUSED_MALFORMED : ES_REFUSED_ADDRESS]++;
     es_connection_close(c, ES_END_SERVER); /* it speaks another protocol, or is nobody who may say who it is */
   } else if (held->size > (size_t)length) {
     es_intake_take(c, held->bytes + length, held->size - (size_t)length);

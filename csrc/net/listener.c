@@ -95,7 +95,7 @@ static int accept_some(es_listener *l, int max) {
     server->stats.accepted++;
     size_t open = server->stats.connections;
     if (open >= server->limits.connections + SHED_MAX) {
-      server->stats.rejected++;
+      server->stats.rejected[ES_REFUSED_FULL]++;
       close(fd);
       if (accepted.spare)
         es_loop_spare(server->loop);

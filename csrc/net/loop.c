@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LAG_MS 5000 /* the worst lag is told of this long at least, and of twice as long at most */
+
 static void on_async(uv_async_t *async) {
   (void)async; /* being woken is all: the turn's end does the work */
 }
@@ -27,10 +29,30 @@ static void set_clock(es_loop *loop) {
     uv_timer_start(&loop->clock, on_clock, due > now ? due - now : 0, 0);
 }
 
+static void note_lag(es_loop *loop, uint64_t now, uint64_t lag) {
+  if (now - loop->lag.since >= LAG_MS) {
+    loop->lag.before = now - loop->lag.since < 2 * (uint64_t)LAG_MS ? loop->lag.worst : 0;
+    loop->lag.worst = 0;
+    loop->lag.since = now;
+  }
+  if (lag > loop->lag.worst)
+    loop->lag.worst = lag;
+}
+
+double es_loop_lag(es_loop *loop) {
+  note_lag(loop, es_loop_now(loop), 0);
+  uint64_t lag = loop->lag.worst > loop->lag.before ? loop->lag.worst : loop->lag.before;
+  return (double)lag / 1000;
+}
+
 static void on_clock(uv_timer_t *clock) {
   es_loop *loop = clock->data;
-  uint64_t now = uv_now(&loop->uv);
+  uint64_t now = uv_now(&loop->uv), first_due = es_deadlines_next(&loop->deadlines);
   size_t met = 0;
+  if (first_due < loop->rest_until)
+    first_due = loop->rest_until; /* it was to wait for the others */
+  if (first_due < now)
+    note_lag(loop, now, now - first_due);
   loop->clock_runs = true;
   /* as many as there are now: what they set anew for at once waits for the next turn */
   for (size_t count = loop->deadlines.count; count > 0 && es_deadlines_next(&loop->deadlines) <= now; count--) {

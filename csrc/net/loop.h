@@ -53,7 +53,11 @@ typedef struct es_loop {
   size_t holds;
   bool clock_runs;
   uint64_t rest_until; /* the clock rings no sooner, unless a hasty timer runs */
-  size_t hasty;        /* timers that run and were asked for less than ES_HASTY_MS */
+  struct {
+    uint64_t worst, before; /* milliseconds: since `since`, and in the time before that */
+    uint64_t since;
+  } lag;        /* by how much deadlines were missed */
+  size_t hasty; /* timers that run and were asked for less than ES_HASTY_MS */
   es_job *first_job, *last_job;
   bool settling, woken;
   struct es_connection *dirty; /* have bytes to flush */
@@ -102,6 +106,9 @@ void es_loop_wake(es_loop *loop);
 
 /* Milliseconds; fresh also when a driver let time pass since the last turn. */
 uint64_t es_loop_now(es_loop *loop);
+
+/* By how much the latest of the deadlines of the last 5 to 10 seconds was late: seconds. */
+double es_loop_lag(es_loop *loop);
 
 /* Queues a job; one that is queued already keeps its place. */
 void es_loop_post(es_loop *loop, es_job *job);

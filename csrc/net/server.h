@@ -26,8 +26,20 @@ typedef struct es_limits {
   double stream_seconds;      /* a stream's age; 0: no limit */
 } es_limits;
 
+/* Why a client was not served. */
+typedef enum es_refusal {
+  ES_REFUSED_MALFORMED, /* what it sent is no request, or no proxy's header */
+  ES_REFUSED_LARGE,
+  ES_REFUSED_LATE,
+  ES_REFUSED_FULL,    /* connections, descriptors, or memory for what waits */
+  ES_REFUSED_ADDRESS, /* it has as many connections as an address may have */
+  ES_REFUSED_CLOSING,
+  ES_REFUSALS
+} es_refusal;
+
 typedef struct es_stats {
-  uint64_t accepted, rejected, requests, published, events, bytes_out;
+  uint64_t rejected[ES_REFUSALS];
+  uint64_t accepted, requests, published, events, bytes_in, bytes_out;
   uint64_t resumes, gaps, slow, skipped; /* subscribers that came back; gaps told; slow readers cut, or skipped */
   size_t connections, streams, channels, subscribers;
 } es_stats;

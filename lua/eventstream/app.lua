@@ -85,8 +85,9 @@ local function report_to_stderr(message, traceback)
 end
 
 -- A handler's error goes to on_error; an error of on_error itself is told beside it, and never passed on.
-local function reporter(on_error)
+local function reporter(app, on_error)
   return function(message, traceback, stream)
+    app._errors = app._errors + 1
     if not on_error then return report_to_stderr(message, traceback) end
     local function trace(e) return debug.traceback(tostring(e), 2) end
     local ok, failure = xpcall(function() on_error(message, traceback, stream) end, trace)
@@ -199,7 +200,7 @@ function App.new(options)
   settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
-    _befores = {}, _pages = {}, _members = members.new() }, App)
+    _befores = {}, _pages = {}, _errors = 0, _began = core.now(), _members = members.new() }, App)
   local hooks = {
     dispatch = dispatch.new(app, guard.new(options)),
     hint = dispatch.hinter(app._routes, warn),
@@ -207,7 +208,7 @@ function App.new(options)
     joined = function(channel, stream, member) join(app, channel, stream, member) end,
     longest_history = function() return channels.longest_history(known) end,
     params = function(method, path) return app._routes:params(method, path) end,
-    report = reporter(options.on_error),
+    report = reporter(app, options.on_error),
     channel = function(who, name) return channels.find(known, app._core, who, name) end,
     known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
@@ -558,11 +559,14 @@ function App:streams()
   return self._core:streams()
 end
 
---- Counters: accepted, rejected, requests, published, events, bytes_out, resumes, gaps, slow, skipped; gauges: backlog
---- (bytes that wait for clients, and of bodies), connections, streams, channels, subscribers.
----@return table<string, integer>
+--- Counters: accepted, requests, rejected (malformed, large, late, full, address, closing: rejected_malformed ...),
+--- published, events, bytes_in, bytes_out, resumes, gaps, slow, skipped, errors; gauges: backlog (bytes that wait for
+--- clients, and of bodies), connections, streams, channels, subscribers, loop_lag and uptime (seconds).
+---@return table<string, number>
 function App:stats()
-  return self._core:stats()
+  local stats = self._core:stats()
+  stats.errors, stats.uptime = self._errors, core.now() - self._began
+  return stats
 end
 
 local CLOSE = { grace = check.duration, spread = check.duration }
