@@ -3,6 +3,7 @@
 --- Durations are seconds, except for `retry`, which is SSE's own field: milliseconds. Misuse raises an error that names
 --- the argument; what the world does wrong returns nil and a message.
 local App = require "eventstream.app"
+local access_log = require "eventstream.access_log"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
@@ -88,6 +89,14 @@ M.await = place.nginx and require("eventstream.openresty.client").await or core.
 function M.metrics(app)
   if getmetatable(app) ~= App then error("metrics: app must be an app, not " .. check.show(app), 2) end
   return metrics.text(app)
+end
+
+--- A function for app:on_answer that writes a line for each answer, in the combined format of Apache and nginx. Who
+--- somebody is stands there where request.user is a text.
+---@param file file*|fun(line: string) what the lines are written to, or given to
+---@return fun(answer: eventstream.Answer)
+function M.access_log(file)
+  return check.call(access_log.new, file)
 end
 
 --- For other loops than luv's: poll fd() for reading, at most timeout() seconds (nil: without end), then call turn(),

@@ -435,6 +435,12 @@ static int l_cors(lua_State *L) {
   return 0;
 }
 
+/* log(): from now on the hook "answered" is called. */
+static int l_log(lua_State *L) {
+  check_open(L, "on_answer")->logs = true;
+  return 0;
+}
+
 /* app(hooks, options): options are complete and checked by the Lua side. */
 static int l_app(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -489,7 +495,8 @@ void es_open_app_class(lua_State *L) {
       {"listen", l_listen}, {"every", l_every}, {"after", l_after},     {"close", l_close},
       {"stats", l_stats},   {"busy", l_busy},   {"channel", l_channel}, {"streams", l_streams},
       {"host", l_host},     {"join", l_join},   {"pass", l_pass},       {"lose", l_lose},
-      {"id", l_id},         {"trust", l_trust}, {"cors", l_cors},       {NULL, NULL}};
+      {"id", l_id},         {"trust", l_trust}, {"cors", l_cors},       {"log", l_log},
+      {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

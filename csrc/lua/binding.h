@@ -53,6 +53,7 @@ typedef struct es_app {
   es_state *state;
   es_server *server; /* NULL once closed */
   bool relayed;      /* its events go to a backplane first, which delivers them */
+  bool logs;         /* its Lua side is told of each answer */
   bool missed;       /* for want of memory its Lua side was not told of a subscription's end */
   int self_ref;      /* anchors the userdata, and so its table of hooks, from its first use until it is closed */
   es_stream *streams;

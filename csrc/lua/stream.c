@@ -28,6 +28,8 @@ es_stream *es_stream_new(es_app *app, es_exchange *exchange) {
   s->late_job.run = run_late;
   s->on_close_ref = s->data_ref = s->request_ref = s->lines_ref = LUA_NOREF;
   link_stream(s);
+  if (app->logs)
+    (void)es_exchange_keep_account(exchange); /* without memory it is not told of */
   return s;
 }
 
@@ -191,6 +193,22 @@ void es_stream_over(es_stream *s) {
   es_stream_unref(s);
 }
 
+/* answered(request, status, bytes, seconds, reason) */
+static void run_answered(void *argument) {
+  es_stream *s = argument;
+  lua_State *L = s->app->state->L;
+  const es_account *account = s->exchange->account;
+  es_push_hook(L, s->app, "answered");
+  if (lua_isnil(L, -1))
+    return;
+  es_push_request(L, s);
+  lua_pushinteger(L, s->exchange->status);
+  lua_pushnumber(L, (lua_Number)account->bytes);
+  lua_pushnumber(L, (lua_Number)(uv_hrtime() - account->began) / 1e9);
+  es_push_reason(L, s);
+  es_call(s->app->state, s->app, NULL, 5, 0);
+}
+
 void es_stream_ended(es_stream *s) {
   s->ended = true;
   while (s->intervals != NULL)
@@ -203,6 +221,8 @@ void es_stream_ended(es_stream *s) {
     es_task_stream_ended(s->task);
   call_on_close(s);
   es_stream_gone(s);
+  if (s->exchange->account != NULL)
+    es_protect(s->app->state, run_answered, s);
   es_stream_over(s);
 }
 

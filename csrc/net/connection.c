@@ -267,6 +267,8 @@ void es_connection_wrote(es_connection *c, size_t sent, bool writing) {
   if (sent > 0)
     c->since = uv_now(&c->server->loop->uv);
   es_exchange *x = c->exchange;
+  if (x != NULL && x->account != NULL)
+    x->account->bytes += sent;
   if (x != NULL && x->wants_room && es_queue_bytes(&c->out) <= c->server->limits.backlog_bytes / 2) {
     x->wants_room = false;
     x->has_room = true;

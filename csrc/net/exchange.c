@@ -71,6 +71,14 @@ es_exchange *es_exchange_new(es_connection *connection, es_request *request) {
   return x;
 }
 
+int es_exchange_keep_account(es_exchange *x) {
+  x->account = malloc(sizeof *x->account);
+  if (x->account == NULL)
+    return UV_ENOMEM;
+  *x->account = (es_account){.began = uv_hrtime()};
+  return 0;
+}
+
 es_exchange *es_exchange_ref(es_exchange *x) {
   x->refs++;
   return x;
@@ -82,6 +90,7 @@ void es_exchange_unref(es_exchange *x) {
   for (es_channel *ch; (ch = es_exchange_gone(x)) != NULL;)
     es_channel_unref(ch);
   es_request_unref(x->request);
+  free(x->account);
   free(x);
 }
 
@@ -126,6 +135,7 @@ int es_exchange_open(es_exchange *x, es_slice extra) {
     return UV_ENOMEM;
   x->chunked = c->chunked = chunked;
   x->head_sent = true;
+  x->status = 200;
   if (!x->request->head) {
     es_event first = ES_EVENT_INIT;
     first.retry = jittered_retry(x->server, -1);
@@ -204,6 +214,9 @@ static int answer_head(es_exchange *x, int status, es_slice extra, uint64_t size
   if (es_head_write(&c->out, &head) != 0)
     return UV_ENOMEM;
   x->head_sent = true;
+  x->status = (uint16_t)status;
+  if (x->account != NULL && *bodied)
+    x->account->bytes = size;
   x->chunked = false;
   c->last = !keep;
   return 0;

@@ -23,6 +23,12 @@ typedef enum es_reason {
   ES_END_ERROR    /* the script failed */
 } es_reason;
 
+/* What an access log tells. */
+typedef struct es_account {
+  uint64_t began; /* nanoseconds, of uv_hrtime */
+  uint64_t bytes; /* of a stream, handed to its socket; of another answer's body */
+} es_account;
+
 typedef struct es_exchange {
   /* read-only; what an event touches stands first */
   struct es_server *server;         /* NULL after on_end */
@@ -36,12 +42,16 @@ typedef struct es_exchange {
   bool counted; /* among its client's address's, which a proxy named */
   uint16_t refs;
   /* read-only */
+  uint16_t status; /* of its answer, 0 before */
+  /* read-only */
   uint32_t subscribed; /* its subscriptions */
   es_peer peer;
   es_request *request;
   /* private */
   struct es_subscription *gone; /* subscriptions that are over */
   es_job end_job, note_job;
+  /* read-only */
+  es_account *account; /* NULL unless es_exchange_keep_account */
 } es_exchange;
 
 /* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */
@@ -49,6 +59,9 @@ es_exchange *es_exchange_new(struct es_connection *connection, es_request *reque
 
 /* For server.c, which goes away: its exchanges whose end is still queued then end silently. */
 void es_exchange_forget_server(struct es_server *server);
+
+/* From now on it counts what its account says; 0, or UV_ENOMEM. */
+int es_exchange_keep_account(es_exchange *exchange);
 
 es_exchange *es_exchange_ref(es_exchange *exchange);
 void es_exchange_unref(es_exchange *exchange); /* NULL is allowed */

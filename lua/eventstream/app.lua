@@ -350,6 +350,32 @@ function App:page(status, handler)
   return self
 end
 
+---@class eventstream.Answer
+---@field request eventstream.Request
+---@field status integer 0 where the client left before there was one
+---@field bytes integer of a stream: that were handed to its socket; else of the body
+---@field seconds number since the request was there
+---@field reason "done"|eventstream.Reason why it is over
+
+--- Calls the function when an answer is over: a stream at its end, another when it is written. Several are called in
+--- order. eventstream.access_log makes one. Not for what was refused as no request.
+---@param callback fun(answer: eventstream.Answer)
+---@return eventstream.App self
+function App:on_answer(callback)
+  check.call(check_self, self, "on_answer")
+  if type(callback) ~= "function" then error(("on_answer: function expected, got %s"):format(type(callback)), 2) end
+  if place.nginx then error("on_answer: inside nginx its access_log does that", 2) end
+  self._core:log()
+  local list = self._watchers.answered or {}
+  self._watchers.answered = list
+  list[#list + 1] = callback
+  self._hooks.answered = self._hooks.answered or function(request, status, bytes, seconds, reason)
+    local answer = { request = request, status = status, bytes = bytes, seconds = seconds, reason = reason }
+    call_watchers(self, "answered", answer)
+  end
+  return self
+end
+
 ---@class eventstream.StaticOptions
 ---@field max_age integer? seconds for which a browser need not ask again; default: it asks each time, by the ETag
 ---@field index string|false? the file that stands for a folder; default "index.html"

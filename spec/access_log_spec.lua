@@ -1,0 +1,119 @@
+--- app:on_answer, and the access log that is made of it.
+
+local net = require "spec.support.net"
+local eventstream = require "eventstream"
+
+describe("app:on_answer", function()
+  after_each(net.finish)
+
+  local app, port, answers
+
+  local function serve(define, options)
+    answers = {}
+    app, port = net.serve(function(a)
+      a:get("/text", function() return "hello" end)
+      a:get("/fails", function() error "on purpose" end)
+      a:stream("/news", function(stream)
+        stream:send "a"
+        stream:hold()
+      end)
+      a:static("/files", "spec/vectors")
+      if define then define(a) end
+      a:on_answer(function(answer) answers[#answers + 1] = answer end)
+    end, options)
+  end
+
+  local function wait_answer(n)
+    net.wait(function() return answers[n] end, "answer " .. n)
+    local answer = answers[n]
+    return { answer.request.path, answer.status, answer.bytes, answer.reason }
+  end
+
+  it("tells of each answer when it is over", function()
+    serve()
+    net.connect(port):get("/text"):take()
+    assert.same({ "/text", 200, 5, "done" }, wait_answer(1))
+    assert(answers[1].seconds >= 0 and answers[1].seconds < 60)
+    net.connect(port):request("HEAD", "/text"):take(true)
+    assert.same({ "/text", 200, 0, "done" }, wait_answer(2))
+    net.connect(port):get("/none"):take()
+    assert.same({ "/none", 404, 10, "done" }, wait_answer(3))
+    net.connect(port):get("/fails"):take()
+    assert.same({ "/fails", 500, 22, "error" }, wait_answer(4))
+    local _, _, body = net.connect(port):get("/files/encode.jsonl"):take()
+    assert.same({ "/files/encode.jsonl", 200, #body, "done" }, wait_answer(5))
+  end)
+
+  it("tells of a stream at its end, with the bytes that went to its socket", function()
+    serve()
+    local client = net.connect(port):get "/news"
+    client:wait "data: a\n\n\r\n"
+    assert.equal(0, #answers)
+    client:close()
+    assert.same({ "/news", 200, #client.received, "client" }, wait_answer(1))
+    client = net.connect(port):get "/news"
+    client:wait "data: a\n\n\r\n"
+    app:streams()[1]:close()
+    client:wait_end()
+    assert.equal("server", wait_answer(2)[4])
+  end)
+
+  it("tells of a client that left before it had an answer", function()
+    local held
+    serve(function(a)
+      a:get("/waits", function() return (eventstream.await(function(resume) held = resume end)) end)
+    end)
+    local client = net.connect(port):get "/waits"
+    net.wait(function() return held end)
+    client:reset()
+    assert.same({ "/waits", 0, 0, "client" }, wait_answer(1))
+  end)
+
+  it("calls several, and an error of one is reported", function()
+    local called = 0
+    serve(function(a)
+      a:on_answer(function() error "on purpose" end)
+      a:on_answer(function() called = called + 1 end)
+    end)
+    net.connect(port):get("/text"):take()
+    wait_answer(1)
+    assert.same({ 1, 1 }, { called, #app.errors })
+    assert.is_false((pcall(app.on_answer, app, "x")))
+  end)
+
+  describe("with eventstream.access_log", function()
+    it("writes the combined format, in which no client can write a line of its own", function()
+      local path = os.tmpname()
+      local file = assert(io.open(path, "w+b"))
+      file:setvbuf "no"
+      serve(function(a)
+        a:before(function(request) request.user = request.query.user end)
+        a:on_answer(eventstream.access_log(file))
+      end)
+      local lines = { "Referer: https://a.example/", "User-Agent: A\"\\\tB\195\188" }
+      net.connect(port):get('/text?user=a%20b"c', lines):take()
+      net.connect(port):get("/none"):take()
+      wait_answer(2)
+      file:seek "set"
+      local first, second, rest = file:read("*l"), file:read("*l"), file:read("*l")
+      file:close()
+      os.remove(path)
+      assert.equal(nil, rest)
+      local date = "%[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%]"
+      assert.matches("^127%.0%.0%.1 %- a\\x20b\\x22c " .. date .. ' "GET /text%?user=a%%20b\\x22c HTTP/1%.1" 200 5 '
+        .. '"https://a%.example/" "A\\x22\\x5C\\x09B\\xC3\\xBC"$', first)
+      assert.matches("^127%.0%.0%.1 %- %- " .. date .. ' "GET /none HTTP/1%.1" 404 10 "%-" "%-"$', second)
+    end)
+
+    it("gives lines to a function, and takes nothing else", function()
+      local lines = {}
+      serve(function(a) a:on_answer(eventstream.access_log(function(line) lines[#lines + 1] = line end)) end)
+      net.connect(port):get("/text"):take()
+      wait_answer(1)
+      assert.matches('"GET /text HTTP/1.1" 200 5 ', lines[1], 1, true)
+      local ok, message = pcall(eventstream.access_log, "access.log")
+      assert.is_false(ok)
+      assert.matches("access_log: file must be an open file or a function, not 'access.log'", message, 1, true)
+    end)
+  end)
+end)
