@@ -1,10 +1,12 @@
---- One ordinary request over luv, for load clients: ask(port, "/start", function(body) end).
+--- One ordinary request over luv, for load clients: ask(port, "/start", function(body) end). Where the server closes
+--- without a word, as one does whose client is too busy to ask in time, it is asked once more.
 local uv = require "luv"
 
 ---@param port integer
 ---@param target string
 ---@param answered fun(body: string)
-return function(port, target, answered)
+---@param again boolean? it is asked once more already
+local function ask(port, target, answered, again)
   local handle, received = uv.new_tcp(), {}
   handle:connect("127.0.0.1", port, function(failure)
     assert(not failure, failure)
@@ -16,9 +18,12 @@ return function(port, target, answered)
         return
       end
       handle:close()
+      if #received == 0 and not again then return ask(port, target, answered, true) end
       local status, body = table.concat(received):match "^HTTP/1%.1 (%d+) .-\r\n\r\n(.*)$"
       assert(status == "200" or status == "204", table.concat(received))
       answered(body)
     end)
   end)
 end
+
+return ask

@@ -199,11 +199,17 @@ end
 
 local threads_before, functions_before -- once the driver and its handles are there; what is left is told once
 
+--- Closes all clients: before what stands between them and a server goes.
+function M.close_clients()
+  for _, client in ipairs(clients) do client:close() end
+  clients = {}
+end
+
 --- Closes all clients and apps, and checks that nothing is left: for after_each.
 function M.finish()
-  for _, client in ipairs(clients) do client:close() end
+  M.close_clients()
   for _, app in ipairs(apps) do app:close { grace = 0 } end
-  apps, clients = {}, {}
+  apps = {}
   M.wait(function() return not core.loop.alive() end, "the end of all apps")
   M.settle()
   local threads, functions = anchored()
