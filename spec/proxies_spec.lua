@@ -32,7 +32,9 @@ local PROXIES = {
   { name = "nginx", conf = "nginx.conf", arguments = function(folder, conf)
     return { "-p", folder, "-c", conf, "-g", "daemon off;" }
   end },
-  { name = "haproxy", conf = "haproxy.cfg", arguments = function(folder, conf) return { "-C", folder, "-f", conf } end },
+  { name = "haproxy", conf = "haproxy.cfg", arguments = function(folder, conf)
+    return { "-C", folder, "-f", conf }
+  end },
   { name = "caddy", conf = "Caddyfile", patient = true, arguments = function(_, conf)
     return { "run", "--config", conf, "--adapter", "caddyfile" }
   end },
