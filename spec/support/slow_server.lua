@@ -64,7 +64,7 @@ app:get("/stats", function()
   local lines = {}
   for key, number in pairs(reasons) do lines[#lines + 1] = ("%s %d\n"):format(key, number) end
   lines[#lines + 1] = ("memory %d %d\n"):format(before, peak)
-  for key, number in pairs(app:stats()) do lines[#lines + 1] = ("stats %s %d\n"):format(key, number) end
+  for key, number in pairs(app:stats()) do lines[#lines + 1] = ("stats %s %.0f\n"):format(key, number) end
   return table.concat(lines)
 end)
 
