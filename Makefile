@@ -57,12 +57,23 @@ wrapped  := malloc calloc realloc free
 wrap     = $(if $(darwin),,$(addprefix -Wl$(comma)--wrap=,$(1)))
 memory   = $(BUILD)/obj/test/memory.o
 
+# TLS for eventstream.connect, a module of its own: it is left out where OpenSSL is not found.
+openssl_flags := $(if $(OPENSSL_INCDIR),-I$(OPENSSL_INCDIR),$(call pkg,--cflags openssl))
+openssl_libs  := $(if $(OPENSSL_LIBDIR),-L$(OPENSSL_LIBDIR) -lssl -lcrypto,$(call pkg,--libs openssl))
+tls           := $(if $(openssl_libs),$(BUILD)/eventstream/tls.so)
+
 .PHONY: build
-build: $(module)
+build: $(module) $(tls)
 
 $(module): $(call objects,core net lua) $(llhttp) tools/exports.map
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LIBFLAG) $(exports) -o $@ $(filter %.o,$^) $(LDFLAGS) $(libuv_libs) $(llhttp_libs)
+
+$(BUILD)/eventstream/tls.so: $(call objects,tls) tools/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LIBFLAG) $(exports) -o $@ $(filter %.o,$^) $(LDFLAGS) $(openssl_libs)
+
+$(BUILD)/obj/tls/%.o: includes += $(openssl_flags)
 
 $(BUILD)/test/%: $(BUILD)/obj/test/%.o $(memory) $(call objects,core) $(llhttp)
 	@mkdir -p $(@D)
@@ -99,7 +110,7 @@ INST_LUADIR ?= $(PREFIX)/share/lua/$(lua_version)
 .PHONY: install
 install:
 	mkdir -p $(INST_LIBDIR)/eventstream $(INST_LUADIR)/eventstream/openresty
-	cp $(module) $(INST_LIBDIR)/eventstream/
+	cp $(module) $(wildcard $(BUILD)/eventstream/tls.so) $(INST_LIBDIR)/eventstream/
 	cp lua/eventstream.lua $(INST_LUADIR)/
 	cp $(wildcard lua/eventstream/*.lua) $(INST_LUADIR)/eventstream/
 	cp $(wildcard lua/eventstream/openresty/*.lua) $(INST_LUADIR)/eventstream/openresty/

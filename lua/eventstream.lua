@@ -5,6 +5,7 @@
 local App = require "eventstream.app"
 local access_log = require "eventstream.access_log"
 local check = require "eventstream.check"
+local client = require "eventstream.client"
 local core = require "eventstream.core"
 local driver = require "eventstream.driver"
 local json = require "eventstream.json"
@@ -29,7 +30,12 @@ local function last_event_id(request)
   return nil
 end
 
+local function report(message, traceback)
+  place.tell(traceback == "" and message or message .. "\n" .. traceback)
+end
+
 core.setup {
+  report = report,
   last_event_id = last_event_id,
   unknown = function(what, name) return check.unknown(what, name, FIELDS) end,
   unknown_option = function(name, known) return check.unknown("option", name, { known }) end,
@@ -82,6 +88,11 @@ M.encode = core.encode
 --- "closed" when the client or the stream is gone first.
 ---@type fun(start: fun(resume: fun(...: any))): ...
 M.await = place.nginx and require("eventstream.openresty.client").await or core.await
+
+--- Reads the event stream at an address, and comes back by itself when it is cut, as a browser's EventSource does
+--- (WHATWG HTML, 9.2). Its events go to on_event, or wait for source:next().
+---@type fun(url: string, options: eventstream.ConnectOptions?): eventstream.Source
+M.connect = client.connect
 
 --- What app:stats() counts, in Prometheus' text format; to be served as "text/plain; version=0.0.4".
 ---@param app eventstream.App

@@ -7,6 +7,7 @@ local channels = require "spec.support.channels"
 local houses = require "spec.support.houses"
 local process = require "spec.support.process"
 local readers = require "spec.support.readers"
+local scripted = require "spec.support.scripted"
 
 local numbers = channels.numbers
 local ID = "^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%-%d+$"
@@ -248,6 +249,33 @@ local function test_sending(here)
       assert.equal(blocks[2], blocks[3])
       assert.is_true(first > 0.5)
       assert.is_true(first < 2.5)
+    end)
+  end)
+
+  describe("reads another stream", function()
+    after_each(scripted.finish)
+
+    local function upstream()
+      return scripted.serve { scripted.stream "id: 1\nevent: one\ndata: a\n\n", scripted.stream "data: b\n\n",
+        "HTTP/1.1 204 Over\r\n\r\n" }
+    end
+
+    it("in a handler that waits for its events", function()
+      local port, requests = upstream()
+      local bytes = here.sent(("/relay?id=0&url=http://127.0.0.1:%d/"):format(port))
+      assert.equal("data: one a 1\n\ndata: message b 1\n\ndata: the server answered 204: it has nothing more\n\n",
+        bytes)
+      assert.matches("\r\nLast%-Event%-ID: 0\r\n", requests[1])
+      assert.matches("\r\nLast%-Event%-ID: 1\r\n", requests[2])
+    end)
+
+    it("and publishes it", function()
+      local port, to = upstream(), unique "relay"
+      local client = here.join(to)
+      here.ask("POST", ("/relay?to=%s&url=http://127.0.0.1:%d/"):format(to, port))
+      client:wait "\nevent: one\ndata: a\n\n"
+      client:wait "\nevent: end\ndata: the stream ended\n\n"
+      client:close()
     end)
   end)
 

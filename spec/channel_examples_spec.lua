@@ -1,4 +1,4 @@
---- The examples of channels as a newcomer meets them, as examples_spec: chat, ticker and finish.
+--- The examples of channels as a newcomer meets them, as examples_spec: chat, ticker, finish and relay.
 
 local channels = require "spec.support.channels"
 local examples = require "spec.support.examples"
@@ -284,5 +284,32 @@ describe("finish.lua", function()
     wait_event(third, { type = "progress", data = "1/40" })
     interrupt(server) -- with a job under way
     assert.equal(0, third:wait_exit(), third.stderr)
+  end)
+end)
+
+describe("relay.lua", function()
+  after_each(process.kill_all)
+
+  it("asks once for all who look, tells them how it ends, and asks another API", function()
+    local server = start "relay.lua"
+    local first = curl(server)
+    assert.same({ 201, "2\n" }, { post(server) })
+    local second = curl(server, nil, { ["/1$"] = "/2" })
+    wait_event(first, { type = "end", data = "" })
+    assert.equal("You ask: What does a parrot say? I wonder, too.", table.concat(list(first, "token")))
+    wait_event(second, { type = "end", data = "" })
+    assert.equal("You ask: why? I wonder, too.", table.concat(list(second, "token")))
+    local late = curl(server)
+    wait_event(late, { type = "end", data = "" })
+    assert.same(list(first, "token"), list(late, "token"))
+
+    local other = start("relay.lua", ("http://127.0.0.1:%s/parrot"):format(server.port)) -- by the first one's parrot
+    local there = curl(other)
+    wait_event(there, { type = "end", data = "" })
+    assert.same(list(first, "token"), list(there, "token"))
+    local broken = start("relay.lua", ("http://127.0.0.1:%s/"):format(server.port))
+    wait_event(curl(broken), { type = "end", data = "the server answered 405" })
+    for _, client in ipairs { first, second, late, there } do cut(client) end
+    for _, each in ipairs { server, other, broken } do interrupt(each) end
   end)
 end)

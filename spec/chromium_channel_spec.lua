@@ -406,4 +406,16 @@ describe("chromium on channels", function()
     assert.matches("done: job 1 took 40 steps", (late:evaluate 'document.querySelector("#job-1").innerText'))
     assert.same({}, late.problems)
   end)
+
+  it("shows answers on all pages of relay.lua", function()
+    local server = pages.start({ "examples/relay.lua" }, { PORT = "0" })
+    local page, other = pages.open(server.port), pages.open(server.port)
+    other:wait 'document.querySelector("#answer-1")?.innerText.includes("What does a parrot say?")'
+    page:evaluate '$("prompt").value = "and why?", $("form").requestSubmit()'
+    for _, each in ipairs { page, other } do
+      each:wait 'document.querySelector("#answer-2 p")?.textContent == "You ask: and why? I wonder, too."'
+      each:wait 'document.querySelector("#answer-2 small").textContent == "done"'
+      assert.same({}, each.problems)
+    end
+  end)
 end)

@@ -93,3 +93,62 @@ bool es_is_field_value(es_slice text) {
   }
   return true;
 }
+
+/* The length of the character that begins at `at`, or 0 and in *bad how many bytes one U+FFFD stands for. */
+static size_t character(const unsigned char *at, size_t len, size_t *bad) {
+  unsigned char first = at[0], low = 0x80, high = 0xBF;
+  size_t needed;
+  *bad = 1;
+  if (first < 0x80)
+    return 1;
+  if (first >= 0xC2 && first <= 0xDF)
+    needed = 1;
+  else if (first >= 0xE0 && first <= 0xEF)
+    needed = 2;
+  else if (first >= 0xF0 && first <= 0xF4)
+    needed = 3;
+  else
+    return 0;
+  if (first == 0xE0)
+    low = 0xA0; /* longer than it has to be */
+  else if (first == 0xED)
+    high = 0x9F; /* a surrogate */
+  else if (first == 0xF0)
+    low = 0x90;
+  else if (first == 0xF4)
+    high = 0x8F; /* above U+10FFFF */
+  for (size_t i = 1; i <= needed; i++) {
+    if (i == len || at[i] < low || at[i] > high) {
+      *bad = i;
+      return 0;
+    }
+    low = 0x80;
+    high = 0xBF;
+  }
+  return needed + 1;
+}
+
+bool es_is_utf8(es_slice text) {
+  const unsigned char *at = (const unsigned char *)text.ptr;
+  size_t bad;
+  for (size_t i = 0; i < text.len;) {
+    size_t len = character(at + i, text.len - i, &bad);
+    if (len == 0)
+      return false;
+    i += len;
+  }
+  return true;
+}
+
+size_t es_utf8_repair(es_slice text, char *out) {
+  const unsigned char *at = (const unsigned char *)text.ptr;
+  size_t written = 0, bad;
+  for (size_t i = 0; i < text.len;) {
+    size_t len = character(at + i, text.len - i, &bad);
+    if (out != NULL)
+      memcpy(out + written, len > 0 ? text.ptr + i : "\xEF\xBF\xBD", len > 0 ? len : 3);
+    written += len > 0 ? len : 3;
+    i += len > 0 ? len : bad;
+  }
+  return written;
+}

@@ -27,4 +27,9 @@ bool es_next_pair(es_slice *rest, char separator, bool trim, es_slice *name, es_
 bool es_is_token(es_slice text);
 bool es_is_field_value(es_slice text);
 
+/* Whether it is UTF-8; and writes it with U+FFFD in the place of what is not (WHATWG Encoding, 8.1.1): returns the length,
+ * at most three times the text's. Nothing is written where out is NULL. */
+bool es_is_utf8(es_slice text);
+size_t es_utf8_repair(es_slice text, char *out);
+
 #endif

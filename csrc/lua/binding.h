@@ -96,13 +96,13 @@ void es_push_objects(lua_State *L);
 bool es_protect(es_state *state, void (*run)(void *argument), void *argument);
 
 /* Calls the function below its arguments on state->L, leaving results, or nothing and false after an error, which was
- * reported to the app's on_error. stream may be NULL. */
+ * reported to the app's on_error; without an app, to stderr. stream may be NULL. */
 bool es_call(es_state *state, es_app *app, es_stream *stream, int arguments, int results);
 
 /* Reports an error to on_error: takes message and traceback off state->L. May raise, as es_call may. */
 void es_report(es_state *state, es_app *app, es_stream *stream);
 
-/* Pushes a function of the app's hooks, or of the state's. */
+/* Pushes a function of the app's hooks (NULL: of the state's), or of the state's. */
 void es_push_hook(lua_State *L, es_app *app, const char *name);
 void es_push_state_hook(lua_State *L, es_state *state, const char *name);
 
@@ -270,6 +270,10 @@ int l_host(lua_State *L);
 /* A hosted connection's request has become a stream. */
 void es_hosted_begins(es_stream *stream);
 void es_open_hosted_class(lua_State *L);
+
+/* --- source.c --- */
+
+void es_open_source_class(lua_State *L);
 
 /* --- app.c --- */
 

@@ -360,9 +360,9 @@ static int l_due(lua_State *L) {
   return 1;
 }
 
-/* reseed(): the process was forked, and must not jitter as its siblings do. */
-static int l_reseed(lua_State *L) {
-  es_loop_reseed(&es_state_of(L)->loop);
+/* forked(): this is another process than the one that made the loop. */
+static int l_forked(lua_State *L) {
+  es_loop_forked(&es_state_of(L)->loop);
   return 0;
 }
 
@@ -372,7 +372,7 @@ void es_open_hosted_class(lua_State *L) {
       {"stream", l_stream}, {"done", l_done}, {"failed", l_failed}, {"closers", l_closers}, {"left", l_left},
       {"fed", l_fed},       {"over", l_over}, {"watch", l_watch},   {"plain", l_plain},     {NULL, NULL}};
   static const luaL_Reg functions[] = {
-      {"called", l_called}, {"drive", l_drive}, {"due", l_due}, {"reseed", l_reseed}, {NULL, NULL}};
+      {"called", l_called}, {"drive", l_drive}, {"due", l_due}, {"forked", l_forked}, {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
   lua_setfield(L, -2, "hosted");

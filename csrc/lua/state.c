@@ -44,6 +44,10 @@ void *es_check_self(lua_State *L, int index, const char *class, const char *noun
 }
 
 void es_push_hook(lua_State *L, es_app *app, const char *name) {
+  if (app == NULL) {
+    es_push_state_hook(L, es_state_of(L), name);
+    return;
+  }
   if (app->self_ref == LUA_NOREF) { /* the app is closed: nobody is left to ask */
     lua_pushnil(L);
     return;
@@ -270,6 +274,7 @@ int luaopen_eventstream_core(lua_State *L) {
   es_open_file_class(L);
   es_open_channel_class(L);
   es_open_hosted_class(L);
+  es_open_source_class(L);
   es_open_app_class(L);
   return 1;
 }

@@ -4,13 +4,15 @@
 #include "net/hosted.h"
 #include "net/platform.h"
 #include "net/server.h"
+#include "net/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LAG_MS 5000 /* the worst lag is told of this long at least, and of twice as long at most */
+#define SOURCES_MS 20 /* a driver that only ticks looks this often at the sockets of sources */
+#define LAG_MS 5000   /* the worst lag is told of this long at least, and of twice as long at most */
 
 static void on_async(uv_async_t *async) {
   (void)async; /* being woken is all: the turn's end does the work */
@@ -96,6 +98,11 @@ void es_loop_release(es_loop *loop) {
   es_loop_wake(loop); /* the driver may be held by it */
 }
 
+static void seed(es_loop *loop) {
+  if (uv_random(NULL, NULL, &loop->random, sizeof loop->random, 0, NULL) != 0)
+    loop->random = uv_hrtime();
+}
+
 int es_loop_init(es_loop *loop) {
   *loop = (es_loop){.hangups = {.set = -1}};
   loop->read_buffer = malloc(ES_READ_BYTES);
@@ -118,13 +125,13 @@ int es_loop_init(es_loop *loop) {
   uv_unref((uv_handle_t *)&loop->clock);
   loop->clock.data = loop;
   es_fanout_init(loop);
-  es_loop_reseed(loop);
+  seed(loop);
   return 0;
 }
 
-void es_loop_reseed(es_loop *loop) {
-  if (uv_random(NULL, NULL, &loop->random, sizeof loop->random, 0, NULL) != 0)
-    loop->random = uv_hrtime();
+void es_loop_forked(es_loop *loop) {
+  uv_loop_fork(&loop->uv); /* where that fails, no source can be read: there is nobody to tell */
+  seed(loop);
 }
 
 void es_loop_free(es_loop *loop) {
@@ -132,6 +139,8 @@ void es_loop_free(es_loop *loop) {
   loop->settling = false; /* it may end inside a job: a script that exits in a callback */
   while (loop->servers != NULL)
     es_server_free(loop->servers);
+  while (loop->sources != NULL)
+    es_source_stop(loop->sources);
   while (loop->first_job != NULL)
     es_loop_settle(loop); /* only references are left to be given back */
   es_hosted_forget(loop);
@@ -180,9 +189,11 @@ int es_loop_due(es_loop *loop) {
     uint64_t time = uv_hrtime(), at = pass > time ? now + (pass - time + 999999) / 1000000 : now;
     due = at < due ? at : due;
   }
-  if (due == ES_NEVER)
+  if (due == ES_NEVER && loop->sources == NULL)
     return -1;
   due = due > now ? due - now : 0;
+  if (loop->sources != NULL && due > SOURCES_MS)
+    due = SOURCES_MS;
   return due < 86400000 ? (int)due : 86400000;
 }
 
@@ -218,6 +229,10 @@ void es_loop_turn(es_loop *loop, bool wait) {
 void es_loop_tick(es_loop *loop) {
   if (loop->turning)
     return;
+  if (loop->sources != NULL && loop->on_wake != NULL) { /* nobody else looks at their sockets */
+    es_loop_turn(loop, false);
+    return;
+  }
   loop->turning = true;
   loop->turns++;
   loop->woken = loop->woken && loop->on_wake == NULL; /* the descriptor stays readable until a turn */

@@ -29,6 +29,7 @@
 
 struct es_server;
 struct es_connection;
+struct es_source;
 
 /* Something to do when the running callback has returned, in the order of posting. */
 typedef struct es_job {
@@ -45,6 +46,7 @@ typedef struct es_loop {
   uint64_t turns;
   void (*on_wake)(struct es_loop *loop); /* set by a driver that does not poll the descriptor; else NULL */
   struct es_server *servers;             /* kept by server.c */
+  struct es_source *sources;             /* those that are busy; kept by source.c */
   char *read_buffer;                     /* ES_READ_BYTES */
   /* private */
   uv_async_t async;
@@ -81,7 +83,7 @@ typedef struct es_loop {
 /* 0 or a negative libuv error; after an error the loop needs no es_loop_free. */
 int es_loop_init(es_loop *loop);
 
-/* Closes every server, without calling back above the net layer, and the loop. Timers must be stopped before. */
+/* Closes every server and source, without calling back above the net layer, and the loop. Timers must be stopped before. */
 void es_loop_free(es_loop *loop);
 
 int es_loop_fd(const es_loop *loop);
@@ -142,8 +144,8 @@ bool es_loop_spend(es_loop *loop);
 /* A random number in [0, 1): for spreading load, not for secrets. */
 double es_loop_random(es_loop *loop);
 
-/* The process was forked: the numbers must not be its siblings'. */
-void es_loop_reseed(es_loop *loop);
+/* The process was forked: neither the numbers nor what the kernel watches must be its siblings'. */
+void es_loop_forked(es_loop *loop);
 
 /* The time as RFC 9110, 5.6.7 wants it in a Date header: 29 characters. */
 const char *es_loop_date(es_loop *loop);

@@ -173,6 +173,29 @@ app:stream("/await/word", function(stream, request)
   stream:send("heard " .. (wait_for_word(request.query.key) or "nothing"))
 end)
 
+-- Reads another stream: the handler waits for its events, or they are published as they come.
+app:stream("/relay", function(stream, request)
+  local source = eventstream.connect(request.query.url, { retry = 1, last_event_id = request.query.id })
+  stream:on_close(function() source:close() end)
+  local event, why = source:next()
+  while event do
+    stream:send(("%s %s %s"):format(event.event, event.data, event.id or "none"))
+    event, why = source:next()
+  end
+  stream:send(why)
+end)
+
+app:post("/relay", function(request)
+  local channel = app:channel(request.query.to)
+  eventstream.connect(request.query.url, {
+    on_event = function(event) channel:publish { event = event.event, data = event.data } end,
+    on_error = function(message, _, source)
+      channel:publish { event = "end", data = message }
+      source:close()
+    end,
+  })
+end)
+
 app:stream("/comment", function(stream)
   stream:comment "two\nlines"
   stream:send "x"

@@ -217,7 +217,7 @@ function M.start(options)
   if running then return end
   running = true
   wakeful = semaphore.new(0)
-  hosted.reseed()
+  hosted.forked()
   for app in pairs(apps) do
     if app._place then app._place:start() end
   end
