@@ -105,15 +105,17 @@ PREFIX      ?= /usr/local
 lua_version  = $(shell $(LUA) -e 'io.write(_VERSION:match "%d%.%d")')
 INST_LIBDIR ?= $(PREFIX)/lib/lua/$(lua_version)
 INST_LUADIR ?= $(PREFIX)/share/lua/$(lua_version)
+INST_BINDIR ?= $(PREFIX)/bin
+lua_folders := eventstream eventstream/command eventstream/openresty
 
 # Builds nothing: the build's variables are not given to this pass.
 .PHONY: install
 install:
-	mkdir -p $(INST_LIBDIR)/eventstream $(INST_LUADIR)/eventstream/openresty
+	mkdir -p $(INST_LIBDIR)/eventstream $(INST_BINDIR) $(addprefix $(INST_LUADIR)/,$(lua_folders))
 	cp $(module) $(wildcard $(BUILD)/eventstream/tls.so) $(INST_LIBDIR)/eventstream/
 	cp lua/eventstream.lua $(INST_LUADIR)/
-	cp $(wildcard lua/eventstream/*.lua) $(INST_LUADIR)/eventstream/
-	cp $(wildcard lua/eventstream/openresty/*.lua) $(INST_LUADIR)/eventstream/openresty/
+	for folder in $(lua_folders); do cp lua/$$folder/*.lua $(INST_LUADIR)/$$folder/; done
+	cp bin/eventstream $(INST_BINDIR)/
 
 # --- Running and testing ---
 

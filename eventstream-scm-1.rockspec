@@ -41,6 +41,7 @@ build = {
     BUILD = "build/rock",
     INST_LIBDIR = "$(LIBDIR)",
     INST_LUADIR = "$(LUADIR)",
+    INST_BINDIR = "$(BINDIR)",
   },
   copy_directories = { "examples" },
 }

@@ -110,6 +110,30 @@ describe("rock", function()
     assert.is_true(ran > 0)
   end)
 
+  it("brings the command", function()
+    local env = { -- without its dependencies' mode the wrapper would set these itself
+      LUA_PATH = ("%s/share/lua/%s/?.lua;;"):format(tree, lua_version),
+      LUA_CPATH = ("%s/lib/lua/%s/?.so;;"):format(tree, lua_version),
+    }
+    local function command(arguments)
+      local line = ("cd %s && exec %s/bin/eventstream %s"):format(elsewhere, tree, arguments)
+      return process.spawn("sh", { "-c", line }, env)
+    end
+    local child = command "--version"
+    assert.equal(0, (child:wait_exit()), child.stderr)
+    assert.equal("eventstream " .. require("eventstream")._VERSION .. "\n", child.stdout)
+    local example = ("%s/lib/luarocks/rocks-%s/eventstream/scm-1/examples/ping.lua"):format(tree, lua_version)
+    for _, watch in ipairs { "", "--watch" } do
+      local server = command(("%s --port 0 %s"):format(watch, example))
+      local port = server:wait_line "listening on http://127%.0%.0%.1:(%d+)/"
+      local tail = command(("tail --json --count 1 http://127.0.0.1:%s/sse"):format(port))
+      assert.equal(0, (tail:wait_exit()), tail.stderr)
+      assert.matches('^{"event":', tail.stdout)
+      server:kill "sigterm"
+      assert.same({ 0, 0 }, { server:wait_exit() })
+    end
+  end)
+
   it("leaves nothing when it is removed", function()
     luarocks("remove --tree " .. tree .. " eventstream")
     local left = files(tree)

@@ -64,7 +64,8 @@ static es_log_extra *new_extra(const es_log *log, const es_log_entry *entry) {
   es_log_extra *extra = malloc(sizeof *extra + key);
   if (extra == NULL)
     return NULL;
-  *extra = (es_log_extra){.sequence = entry->sequence, .log = log, .except = entry->except};
+  *extra = (es_log_extra){
+      .sequence = entry->stands > 0 ? entry->stands : entry->sequence, .log = log, .except = entry->except};
   if (entry->except != 0 && entry->event.id.ptr != NULL) {
     es_event instead = ES_EVENT_INIT;
     instead.id = entry->event.id;
@@ -104,7 +105,8 @@ static void free_extra(es_log *log, es_log_extra *extra) {
 }
 
 int es_log_append(es_log *log, const es_log_entry *entry) {
-  size_t size = es_chunk_size(&entry->event, 1);
+  bool written = entry->frame.ptr != NULL;
+  size_t size = written ? entry->frame.len + es_chunk_overhead(entry->frame.len) : es_chunk_size(&entry->event, 1);
   bool given = entry->given && log->ids != NULL;
   es_log_extra *extra = NULL;
   if (size > FRAME_MAX || make_room(log, size) != 0)
@@ -128,7 +130,14 @@ int es_log_append(es_log *log, const es_log_entry *entry) {
                                                           .extra = extra,
                                                           .offset = block->used,
                                                           .size = (uint32_t)size};
-  es_chunk_write(block->bytes + block->used, &entry->event, 1);
+  char *at = block->bytes + block->used;
+  if (written) {
+    at = es_chunk_head(at, entry->frame.len);
+    memcpy(at, entry->frame.ptr, entry->frame.len);
+    es_chunk_tail(at + entry->frame.len);
+  } else {
+    es_chunk_write(at, &entry->event, 1);
+  }
   block->used += (uint32_t)size;
   block->end = ++log->next;
   log->bytes += size;

@@ -67,6 +67,9 @@ typedef struct es_log_entry {
   uint64_t sequence, now;
   bool given;      /* its id is the script's own, and is to be found */
   uint32_t except; /* see es_log_extra */
+  /* of a log that was another process's */
+  es_slice frame;  /* its bytes, without chunk framing; ptr NULL: those of the event */
+  uint64_t stands; /* the sequence that its given id stands for; 0: its own */
 } es_log_entry;
 
 /* A zeroed es_log is empty. Appends; sequences rise. 0, or -1 when memory is out or the frame is 2 GiB or more. */

@@ -357,6 +357,8 @@ int es_reader_set_last_id(es_reader *r, es_slice id) {
   if (id.len > 0)
     memcpy(ptr, id.ptr, id.len);
   free(r->last_id.ptr);
-  r->last_id = (text){ptr, id.len, id.len + 1};
+  r->last_id.ptr = ptr;
+  r->last_id.len = id.len;
+  r->last_id.size = id.len + 1;
   return 0;
 }

@@ -271,6 +271,10 @@ int l_host(lua_State *L);
 void es_hosted_begins(es_stream *stream);
 void es_open_hosted_class(lua_State *L);
 
+/* --- handover.c --- */
+
+void es_open_handover(lua_State *L);
+
 /* --- source.c --- */
 
 void es_open_source_class(lua_State *L);

@@ -1,5 +1,7 @@
 #include "lua/binding.h"
 
+#include "net/platform.h"
+
 #include <string.h>
 
 #define CLASS "eventstream.listener"
@@ -53,6 +55,15 @@ static int l_now(lua_State *L) {
   return 1;
 }
 
+/* duplicate(fd): a second descriptor of the same, which is closed when a program is started; or nil. */
+static int l_duplicate(lua_State *L) {
+  int fd = es_platform_duplicate((int)luaL_checkinteger(L, 1), 0);
+  if (fd < 0)
+    return 0;
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
 static int l_pid(lua_State *L) {
   lua_pushinteger(L, uv_os_getpid());
   return 1;
@@ -87,6 +98,8 @@ void es_open_listener_class(lua_State *L) {
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
+  lua_pushcfunction(L, l_duplicate);
+  lua_setfield(L, -2, "duplicate");
   lua_pushcfunction(L, l_pid);
   lua_setfield(L, -2, "pid");
   lua_pushcfunction(L, l_now);

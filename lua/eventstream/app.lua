@@ -81,6 +81,7 @@ local function settings_of(limits)
 end
 
 local function report_to_stderr(message, traceback)
+  if place.command then return place.tell((message:match "^[^\n]*")) end
   place.tell(traceback == "" and message or message .. "\n" .. traceback)
 end
 
@@ -454,18 +455,23 @@ end
 ---@field close fun(self: eventstream.Listener)
 ---@field share fun(self: eventstream.Listener): integer? its descriptor, for a process that goes on listening
 
+local function check_listen(app, who, options)
+  check_self(app, who)
+  if options == nil then error(who .. ": options must be a table, not nil: { port = 8080 }", 0) end
+  check.options(who, options, LISTEN)
+  local ways = 0
+  for _, way in ipairs { "port", "path", "fd", "activated" } do ways = ways + (options[way] ~= nil and 1 or 0) end
+  if ways ~= 1 then error(who .. ": give one of port, path, fd and activated", 0) end
+  if options.reuse_port ~= nil and not options.port then error(who .. ": reuse_port is for a port", 0) end
+  if options.proxy_protocol and not app._trusts then
+    error(who .. ": proxy_protocol needs proxies that are trusted: eventstream.new { trusted = { '127.0.0.1' } }", 0)
+  end
+end
+
 local function listen(app, options)
   check_self(app, "listen")
   if place.nginx then error("listen: inside nginx its own `listen` directives do that", 0) end
-  if options == nil then error("listen: options must be a table, not nil: { port = 8080 }", 0) end
-  check.options("listen", options, LISTEN)
-  local ways = 0
-  for _, way in ipairs { "port", "path", "fd", "activated" } do ways = ways + (options[way] ~= nil and 1 or 0) end
-  if ways ~= 1 then error("listen: give one of port, path, fd and activated", 0) end
-  if options.reuse_port ~= nil and not options.port then error("listen: reuse_port is for a port", 0) end
-  if options.proxy_protocol and not app._trusts then
-    error("listen: proxy_protocol needs proxies that are trusted: eventstream.new { trusted = { '127.0.0.1' } }", 0)
-  end
+  check_listen(app, "listen", options)
   raise_descriptors(app._limits)
   local listener, name, message
   local core_app, proxied = app._core, options.proxy_protocol or false
@@ -498,13 +504,18 @@ function App:listen(options)
   return listener, message
 end
 
---- Listens, or raises, and runs until the app is closed: the last line of a script. Inside nginx it only returns the
---- app, for eventstream.openresty.
+--- Listens, or raises, and runs until the app is closed: the last line of a script. Inside nginx and under the command
+--- it only returns the app, for eventstream.openresty or for the command.
 ---@param options eventstream.ListenOptions
 ---@return eventstream.App self
 function App:serve(options)
   if place.nginx then
     check.call(check_self, self, "serve")
+    return self
+  end
+  if place.command then
+    check.call(check_listen, self, "serve", options)
+    self._serves = options
     return self
   end
   local listener, message = check.call(listen, self, options)

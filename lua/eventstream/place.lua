@@ -6,6 +6,9 @@ local ngx = rawget(_G, "ngx")
 --- nginx's interface, or false.
 M.nginx = type(ngx) == "table" and type(ngx.config) == "table" and ngx.config.subsystem == "http" and ngx or false
 
+--- Whether the command runs the script: app:serve only returns the app then, and errors are told in one line.
+M.command = false
+
 --- Tells the operator: on the standard error, or in nginx's error log.
 ---@param text string
 function M.tell(text)

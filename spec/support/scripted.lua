@@ -61,6 +61,7 @@ function M.finish()
       list[i] = nil
     end
   end
+  uv.run "nowait" -- the handles' ends: luv crashes where Lua is closed before them
 end
 
 return M

@@ -1,0 +1,22 @@
+/* handover: an app's sequence and histories, from one process to its successor, so that clients resume across a restart.
+ *
+ * What is read is the channels' logs as they stand (core/log.h); here is what they are made of again. All of it before the
+ * first client comes and before anything is published. */
+#ifndef ES_NET_HANDOVER_H
+#define ES_NET_HANDOVER_H
+
+#include "net/server.h"
+
+/* The counters of es_server. */
+void es_handover_server(es_server *server, uint64_t epoch, uint64_t sequence, uint64_t gone, uint64_t given_gone);
+
+/* A channel's, which has nothing yet: what is in its log no more; and whether it was ever given ids. */
+void es_handover_channel(es_channel *channel, uint64_t gone, uint64_t given_gone, bool gives);
+
+/* The next frame of its log. 0, or -1 when memory is out. */
+int es_handover_frame(es_channel *channel, const es_log_entry *entry);
+
+/* That was all. */
+void es_handover_done(es_channel *channel);
+
+#endif

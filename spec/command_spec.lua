@@ -1,0 +1,279 @@
+--- The command: how a script is run, and run anew; and how a stream is printed from anywhere.
+
+local uv = require "luv"
+local json = require "dkjson"
+local process = require "spec.support.process"
+local scripted = require "spec.support.scripted"
+
+local stream = scripted.stream
+local APP = [[
+local eventstream = require "eventstream"
+local app = eventstream.new { retry = 100 }
+local news = app:channel("news", { history = 50 })
+app:stream("/news", function(stream) stream:subscribe(news, { newcomer = "all" }) end)
+app:post("/news", function(request) return news:publish(VERSION .. " " .. request.body) end)
+app:get("/fails", function() error "on purpose" end)
+app:get("/arguments", function() return table.concat(arg, " ") end)
+return app:serve { port = 0 }
+]]
+
+describe("the command", function()
+  local folder, files
+
+  before_each(function()
+    folder, files = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/eventstream-XXXXXX")), {}
+  end)
+
+  after_each(function()
+    process.kill_all()
+    scripted.finish()
+    for name in pairs(files) do os.remove(folder .. "/" .. name) end
+    uv.fs_rmdir(folder)
+  end)
+
+  local function write(name, text)
+    files[name] = true
+    local file = assert(io.open(folder .. "/" .. name, "wb"))
+    file:write(text)
+    file:close()
+    return folder .. "/" .. name
+  end
+
+  local function run(...) return process.lua { "bin/eventstream", ... } end
+
+  local function app(version) return ('VERSION = "%s" '):format(version) .. APP end
+
+  local function ended(...)
+    local child = run(...)
+    local code = child:wait_exit()
+    return code, child.stdout, child.stderr
+  end
+
+  local function post(port, body)
+    local child = process.spawn("curl", { "-sS", "--noproxy", "*", "--max-time", "20", "-d", body,
+      ("http://127.0.0.1:%s/news"):format(port) })
+    assert.equal(0, child:wait_exit(), child.stderr)
+    return child.stdout
+  end
+
+  local function listening(child) return child:wait_line "^eventstream: listening on http://127%.0%.0%.1:(%d+)/$" end
+
+  describe("runs a script", function()
+    it("that returns an app, where it says, or where the command line says", function()
+      local child = run(write("app.lua", app "one"), "--port", "0", "a", "--b")
+      local port = listening(child)
+      post(port, "hello")
+      assert.equal(0, (run("tail", "--count", "1", "127.0.0.1:" .. port .. "/news"):wait_exit()))
+      local got = process.spawn("curl", { "-sS", "--noproxy", "*", ("http://127.0.0.1:%s/arguments"):format(port) })
+      got:wait_exit()
+      assert.equal("a --b", got.stdout)
+      child:kill "sigint"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+
+      child = run("--host", "127.0.0.2", folder .. "/app.lua")
+      child:wait_line "^eventstream: listening on http://127%.0%.0%.2:%d+/$"
+      child:kill "sigterm"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
+    it("and tells an error in one line, that says where", function()
+      local child = run(write("app.lua", app "one"))
+      local port = listening(child)
+      process.spawn("curl", { "-sS", "--noproxy", "*", ("http://127.0.0.1:%s/fails"):format(port) }):wait_exit()
+      child:wait_line "^eventstream: .*/app%.lua:6: on purpose$"
+      child:kill "sigterm"
+      child:wait_exit()
+      assert.equal(2, select(2, child.stderr:gsub("\n", "")))
+    end)
+
+    it("that runs the loop itself", function()
+      local code, out = ended(write("app.lua", [[
+        local eventstream = require "eventstream"
+        eventstream.new():after(0, function() print "ran" eventstream.stop() end)
+        eventstream.run()
+      ]]))
+      assert.same({ 0, "ran\n" }, { code, out })
+    end)
+
+    for what, case in pairs {
+      ["a syntax error"] = { "local = 5", "^eventstream: .*/app%.lua:1: '?<name>'? expected near '='\n$" },
+      ["an error while it loads"] = { "\nerror 'on purpose'", "^eventstream: .*/app%.lua:2: on purpose\n$" },
+      ["no app"] = { "return 5", "^eventstream: .*/app%.lua returns no app: end it with `return app:serve" },
+      ["wrong options"] = { "return require('eventstream').new():serve { prot = 1 }",
+        "^eventstream: .*/app%.lua: serve: unknown option 'prot' %(did you mean 'port'%?%)\n$" },
+      ["an address that is none of this machine's"] = {
+        "return require('eventstream').new():serve { host = '203.0.113.1', port = 80 }",
+        "^eventstream: listen: EADDRNOTAVAIL: [^\n]*\n$" },
+    } do
+      it("and ends with 1 where it has " .. what, function()
+        local code, out, err = ended(write("app.lua", case[1]))
+        assert.same({ 1, "" }, { code, out })
+        assert.matches(case[2], err)
+      end)
+    end
+  end)
+
+  it("helps, and refuses what it does not understand", function()
+    local code, out = ended "--help"
+    assert.equal(0, code)
+    assert.matches("^usage: eventstream ", out)
+    code, out = ended("tail", "--help")
+    assert.equal(0, code)
+    assert.matches("^usage: eventstream tail ", out)
+    code, out = ended "--version"
+    assert.same({ 0, "eventstream " .. require("eventstream")._VERSION .. "\n" }, { code, out })
+    for _, case in ipairs {
+      { "eventstream: which script%?" },
+      { "eventstream: unknown option %-%-prot", "--prot", "5", "x.lua" },
+      { "eventstream: unknown option %-x", "-x" },
+      { "eventstream: %-%-port needs a value", "--port" },
+      { "eventstream: %-%-port must be a whole number from 0 to 65535, not 'x'", "--port", "x", "x.lua" },
+      { "eventstream: %-%-watch takes no value", "--watch=5", "x.lua" },
+      { "eventstream: tail: which address%?", "tail" },
+      { "eventstream: tail: one address, and not 'b', too", "tail", "a", "b" },
+      { "eventstream: tail: url 'ftp://x': it must begin with http", "tail", "ftp://x" },
+      { "eventstream: %-%-count must be a whole number, 1 or more, not '0'", "tail", "--count=0", "x" },
+      { "eventstream: %-%-header must be 'NAME: TEXT', not 'x'", "tail", "--header", "x", "y" },
+    } do
+      local message
+      code, out, message = ended((unpack or table.unpack)(case, 2))
+      assert.same({ 2, "" }, { code, out })
+      assert.matches("^" .. case[1], message)
+    end
+    local message
+    code, out, message = ended "/nowhere.lua"
+    assert.same({ 1, "" }, { code, out })
+    assert.matches("^eventstream: cannot open /nowhere%.lua", message)
+  end)
+
+  describe("with --watch", function()
+    local function watch()
+      local child = run(folder .. "/app.lua", "--watch")
+      return child, listening(child)
+    end
+
+    it("runs it anew when a file changes; clients come back and resume", function()
+      write("app.lua",
+        ("package.path = '%s/?.lua;' .. package.path\nVERSION = require 'version'\n%s"):format(folder, APP))
+      write("version.lua", "return 'one'")
+      local child, port = watch()
+      local reader = run("tail", "--json", ("127.0.0.1:%s/news"):format(port))
+      local first = post(port, "a")
+      reader:wait_line '"data":"one a"'
+      write("version.lua", "return 'two'")
+      child:wait_line "version%.lua changed$"
+      assert.equal(port, listening(child))
+      local second = post(port, "b")
+      reader:wait_line '"data":"two b"'
+
+      write("app.lua", "local x =")
+      child:wait_line "app%.lua:1: .* %(what was there runs on%)$"
+      post(port, "c")
+      reader:wait_line '"data":"two c"'
+      write("app.lua", "error 'on purpose'")
+      child:wait_line "app%.lua:1: on purpose$"
+      child:wait_line "waiting for a change$"
+      write("app.lua", 'VERSION = "three" ' .. APP)
+      assert.equal(port, listening(child))
+      local last = post(port, "d")
+      reader:wait_line '"data":"three d"'
+      assert.equal(first:match "^%x+", last:match "^%x+") -- one epoch, one sequence
+      assert.equal(tonumber(first:match "%d+$") + 1, tonumber(second:match "%d+$"))
+      assert.is_nil(reader.stdout:find "gap")
+      local late = run("tail", "--json", "--count", "4", ("127.0.0.1:%s/news"):format(port))
+      assert.equal(0, (late:wait_exit()))
+      local list = {}
+      for line in late.stdout:gmatch "[^\n]+" do list[#list + 1] = json.decode(line).data end
+      assert.same({ "one a", "two b", "two c", "three d" }, list)
+      child:kill "sigterm"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
+    it("waits for a change when the script fails at once, and ends with it otherwise", function()
+      write("app.lua", "error 'on purpose'")
+      local child = run("--watch", folder .. "/app.lua")
+      child:wait_line "waiting for a change$"
+      write("app.lua", "os.exit(0)")
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
+    it("gives up a script that is caught in a loop", function()
+      write("app.lua", app "one" :gsub('error "on purpose"', "while true do end"))
+      local child, port = watch()
+      process.spawn("curl", { "-sS", "--noproxy", "*", ("http://127.0.0.1:%s/fails"):format(port) })
+      child:wait_line "has run for"
+      write("app.lua", app "two")
+      child:wait_line "it does not hand its history over, and is ended$"
+      assert.equal(port, listening(child))
+      post(port, "x")
+      child:kill "sigint"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+  end)
+
+  describe("tail", function()
+    local ANSWER = stream "id: 1\nevent: one\ndata: a\ndata: \"ü\\\n\ndata\nid: 2\n\n: x\ndata: \0\1\ndata:\n\n"
+
+    local function serve(...) return ("http://127.0.0.1:%d/"):format((scripted.serve { ... })) end
+
+    it("prints events as a stream again, and comes back with the last id", function()
+      local port, requests = scripted.serve { ANSWER, stream "data: b\n\n", "HTTP/1.1 204 Over\r\n\r\n" }
+      local code, out, err = ended("tail", ("http://127.0.0.1:%d/"):format(port))
+      assert.equal("id: 1\nevent: one\ndata: a\ndata: \"ü\\\n\nid: 2\ndata: \n\nid: 2\ndata: \0\1\ndata: \n\n"
+        .. "id: 2\ndata: b\n\n", out)
+      assert.equal(0, code)
+      assert.matches("^eventstream: the stream ended; again in [%d.]+ s\n"
+        .. "eventstream: the stream ended; again in [%d.]+ s\n"
+        .. "eventstream: the server answered 204: it has nothing more\n$", err)
+      assert.matches("\r\nLast%-Event%-ID: 2\r\n", requests[2])
+    end)
+
+    it("prints JSON", function()
+      local code, out = ended("tail", "--json", "--count=3", serve(ANSWER))
+      assert.equal(0, code)
+      local list = {}
+      for line in out:gmatch "[^\n]+" do list[#list + 1] = json.decode(line) end
+      assert.same({ { event = "one", data = 'a\n"ü\\', id = "1" }, { event = "message", data = "", id = "2" },
+        { event = "message", data = "\0\1\n", id = "2" } }, list)
+    end)
+
+    it("runs a command for each event, one after another", function()
+      local code, out, err = ended("tail", "--quiet", "--exec",
+        'echo "<$EVENTSTREAM_EVENT $EVENTSTREAM_ID $(tr "\\n" " ")"; sleep 0.05; echo ">"; test "$EVENTSTREAM_ID" != 3',
+        serve(stream "id: 1\nevent: it's\ndata: a\ndata: b\n\nid: 2\ndata: c\n\nid: 3\ndata: d\n\n"),
+        "--count", "3")
+      assert.equal("<it's 1 a b\n>\n<message 2 c\n>\n<message 3 d\n>\n", out)
+      assert.same({ 1, "eventstream: --exec: the command ended with 1\n" }, { code, err })
+    end)
+
+    it("sends what it is told to", function()
+      local port, requests = scripted.serve { "HTTP/1.1 503 Full\r\n\r\n", stream "data: x\n\n" }
+      local code = ended("tail", "--header", "A: b", "--header=A: c", "--header", "D:e", "--data", "body", "--count=1",
+        "--last-event-id", "7", "--retry-status", ("127.0.0.1:%d/x"):format(port))
+      assert.equal(0, code)
+      assert.matches("^POST /x .*A: b\r\nA: c\r\nD: e\r\n.*Last%-Event%-ID: 7\r\n.*\r\n\r\nbody$", requests[2])
+    end)
+
+    it("ends with 1 where the server wants no more", function()
+      local code, _, err = ended("tail", serve "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+      assert.same({ 1, "eventstream: the server answered 404\n" }, { code, err })
+    end)
+
+    it("ends when its reader does", function()
+      local timer
+      local url = serve(function(connection)
+        connection.send(stream())
+        timer = uv.new_timer()
+        timer:start(0, 5, function()
+          if connection.gone or connection.handle:is_closing() then return timer:close() end
+          connection.send "data: x\n\n"
+        end)
+      end)
+      local lua = process.interpreter()
+      local child = process.spawn("sh", { "-c", ("'%s' bin/eventstream tail %s | head -n 2"):format(lua, url) })
+      assert.equal(0, (child:wait_exit()))
+      assert.equal("data: x\n\n", child.stdout)
+      process.wait(function() return timer:is_closing() end)
+    end)
+  end)
+end)
