@@ -61,6 +61,7 @@ core.setup {
 ---@field name string
 ---@field id string the id that stands for its newest event: a `since` to go on from
 ---@field subscribers integer
+---@field published integer events, since it was made
 ---@field closed boolean
 ---@field publish eventstream.PublishFunction the event's id (true for `id = false`), or nil and why
 ---@field streams fun(self: eventstream.Channel): eventstream.Stream[] of this process

@@ -252,6 +252,8 @@ static int l_index(lua_State *L) {
     lua_pushlstring(L, id.ptr, id.len);
   } else if (strcmp(name, "subscribers") == 0) {
     lua_pushinteger(L, (lua_Integer)ch->subscribers);
+  } else if (strcmp(name, "published") == 0) {
+    lua_pushinteger(L, (lua_Integer)ch->published);
   } else if (strcmp(name, "closed") == 0) {
     lua_pushboolean(L, ch->server == NULL || ch->server->closing);
   }

@@ -40,10 +40,10 @@ static int l_set_app(lua_State *L) {
 
 /* names(app): a list of its channels' names. */
 static int l_names(lua_State *L) {
-  const es_server *server = check_server(L);
+  const es_server *server = es_check_app(L, 1)->server;
   lua_newtable(L);
   int n = 0;
-  for (es_node *node = NULL; (node = es_table_after(&server->channels, node)) != NULL;) {
+  for (es_node *node = NULL; server != NULL && (node = es_table_after(&server->channels, node)) != NULL;) {
     lua_pushlstring(L, node->key.ptr, node->key.len);
     lua_rawseti(L, -2, ++n);
   }

@@ -237,6 +237,7 @@ static int append(es_channel *ch, es_log_entry *entry, es_id_kind kind, const es
   ch->gives |= kind == ES_ID_GIVEN;
   server->sequence = entry->sequence;
   server->stats.published++;
+  ch->published++;
   if (spared != NULL) {
     es_subscription *s = es_subscription_of(spared, ch);
     spared->excepted = true;

@@ -33,6 +33,7 @@ typedef struct es_channel {
   uint64_t epoch;
   es_log *live;       /* frames without an id, for live readers only; NULL until there is one */
   size_t subscribers; /* those that get what is published now */
+  uint64_t published;
   /* private */
   struct es_subscription *at; /* the walk: a ring of all subscriptions, where the next visit is */
   struct es_subscription *visited;

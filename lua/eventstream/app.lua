@@ -563,6 +563,15 @@ function App:channel(name, options)
   return channel
 end
 
+--- The channels that there are now: those with a handle, a subscriber or an event that is kept.
+---@return eventstream.Channel[]
+function App:channels()
+  check.call(check_self, self, "channels")
+  local list = {}
+  for i, name in ipairs(core.handover.names(self._core)) do list[i] = self._core:channel(name) end
+  return list
+end
+
 local function watch(app, who, list, callback)
   check_self(app, who)
   if type(callback) ~= "function" then
