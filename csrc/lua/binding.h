@@ -275,6 +275,10 @@ void es_open_hosted_class(lua_State *L);
 
 void es_open_handover(lua_State *L);
 
+/* --- pair.c --- */
+
+void es_open_pair_class(lua_State *L);
+
 /* --- source.c --- */
 
 void es_open_source_class(lua_State *L);

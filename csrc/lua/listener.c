@@ -51,7 +51,7 @@ static int l_listener_share(lua_State *L) {
 
 /* now(): seconds of a clock that nobody sets. */
 static int l_now(lua_State *L) {
-  lua_pushnumber(L, (lua_Number)uv_hrtime() / 1e9);
+  lua_pushnumber(L, (lua_Number)es_loop_ns(&es_state_of(L)->loop) / 1e9);
   return 1;
 }
 

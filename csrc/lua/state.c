@@ -276,6 +276,7 @@ int luaopen_eventstream_core(lua_State *L) {
   es_open_hosted_class(L);
   es_open_source_class(L);
   es_open_handover(L);
+  es_open_pair_class(L);
   es_open_app_class(L);
   return 1;
 }

@@ -29,7 +29,7 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 static void on_due(es_deadline *deadline);
 
 void es_connection_set_due(es_connection *c, double seconds) {
-  uint64_t due = c->since + (uint64_t)(seconds * 1000), now = uv_now(&c->server->loop->uv);
+  uint64_t due = c->since + (uint64_t)(seconds * 1000), now = es_loop_time(c->server->loop);
   if (due <= now)
     due = now + 1; /* a deadline that is set while it is due must differ */
   if (es_loop_set_deadline(c->server->loop, &c->deadline, due) != 0)
@@ -220,7 +220,7 @@ static void start_lingering(es_connection *c) {
 
 /* More comes of what is dropped: the client would not see its answer behind a reset (RFC 9112, 9.6). */
 static void linger_on(es_connection *c) {
-  double seconds = (double)(uv_now(&c->server->loop->uv) - c->since) / 1000 + LINGER_SECONDS;
+  double seconds = (double)(es_loop_time(c->server->loop) - c->since) / 1000 + LINGER_SECONDS;
   es_connection_set_due(c, seconds < LINGER_MAX_SECONDS ? seconds : LINGER_MAX_SECONDS);
 }
 
@@ -265,7 +265,7 @@ void es_connection_wrote(es_connection *c, size_t sent, bool writing) {
   if (c->state == ES_CLOSED)
     return;
   if (sent > 0)
-    c->since = uv_now(&c->server->loop->uv);
+    c->since = es_loop_time(c->server->loop);
   es_exchange *x = c->exchange;
   if (x != NULL && x->account != NULL)
     x->account->bytes += sent;
@@ -409,7 +409,7 @@ void es_connection_expire(es_connection *c, double seconds) {
 
 static void on_stream_due(es_connection *c) {
   es_server *server = c->server;
-  uint64_t now = uv_now(&server->loop->uv);
+  uint64_t now = es_loop_time(server->loop);
   if (now >= c->expires) {
     es_exchange_end(c->exchange, ES_END_EXPIRED);
     return;
@@ -428,7 +428,7 @@ static void on_stream_due(es_connection *c) {
 
 static void on_due(es_deadline *deadline) {
   es_connection *c = (es_connection *)((char *)deadline - offsetof(es_connection, deadline));
-  uint64_t quiet = uv_now(&c->server->loop->uv) - c->since;
+  uint64_t quiet = es_loop_time(c->server->loop) - c->since;
   double patience = c->state == ES_READING ? c->server->limits.keep_alive_seconds : DELIVER_SECONDS;
   if (c->dirty) /* its time begins when the kernel was offered what is queued */
     es_connection_set_due(c, (double)(quiet + 1) / 1000);

@@ -45,13 +45,18 @@ static void make_ready(es_fanout *f, es_channel *ch) {
     f->autos++;
 }
 
+/* Nanoseconds, of the loop that it belongs to. */
+static uint64_t clock_of(const es_fanout *f) {
+  return es_loop_ns((const es_loop *)((const char *)f - offsetof(es_loop, fanout)));
+}
+
 /* A channel of the round is through: the last one starts the rest. */
 static void leave_round(es_fanout *f, es_channel *ch) {
   if (!ch->counted)
     return;
   ch->counted = false;
   if (--f->autos == 0) {
-    f->rest_until = uv_hrtime() + f->took;
+    f->rest_until = clock_of(f) + f->took;
     f->took = 0;
   }
 }
@@ -69,7 +74,7 @@ void es_fanout_add(es_channel *ch) {
   } else {
     bool paced = ch->options.flush > 0 && ch->started > 0; /* the first pass waits for nothing */
     uint64_t due = ch->started + (uint64_t)(ch->options.flush * 1e9);
-    if (paced && due > uv_hrtime() && es_deadlines_set(&f->timed, &ch->due, due) == 0)
+    if (paced && due > clock_of(f) && es_deadlines_set(&f->timed, &ch->due, due) == 0)
       ch->state = ES_FAN_TIMED;
     else
       make_ready(f, ch);
@@ -160,7 +165,7 @@ static void visit(es_channel *ch, es_subscription *s) {
 /* Runs a pass, or goes on with it, until the time; tells whether it is through. */
 static bool pass(es_channel *ch, uint64_t until) {
   es_server *server = ch->server;
-  uint64_t start = uv_hrtime(), now = start;
+  uint64_t start = es_loop_ns(server->loop), now = start;
   if (!ch->passing) {
     ch->passing = true;
     ch->again = false;
@@ -177,13 +182,13 @@ static bool pass(es_channel *ch, uint64_t until) {
     s->parity = ch->parity;
     __builtin_prefetch(ch->at->connection);
     visit(ch, s);
-    if (visits % GLANCES == 0 && (now = uv_hrtime()) >= until) {
+    if (visits % GLANCES == 0 && (now = es_loop_ns(server->loop)) >= until) {
       ch->took += now - start;
       return false;
     }
   }
   ch->passing = false;
-  ch->took += uv_hrtime() - start;
+  ch->took += es_loop_ns(server->loop) - start;
   if (ch->at == NULL) {
     offered_to_all(ch);
     return true;
@@ -205,7 +210,7 @@ void es_fanout_pass(es_channel *ch) {
   if (is_auto(ch))
     f->took += ch->took;
   if (is_auto(ch) && f->autos == 0) {
-    f->rest_until = uv_hrtime() + f->took;
+    f->rest_until = clock_of(f) + f->took;
     f->took = 0;
   }
   es_fanout_remove(ch);
@@ -235,14 +240,14 @@ bool es_fanout_is_due(const es_loop *loop) {
 void es_fanout_await(es_loop *loop) {
   es_fanout *f = &loop->fanout;
   if (f->awaited++ == 0)
-    f->awaited_since = uv_hrtime();
+    f->awaited_since = clock_of(f);
 }
 
 void es_fanout_came(es_loop *loop) {
   es_fanout *f = &loop->fanout;
   if (--f->awaited > 0)
     return;
-  uint64_t now = uv_hrtime(), took = now - f->awaited_since;
+  uint64_t now = clock_of(f), took = now - f->awaited_since;
   uint64_t until = now + (took < AWAIT_NS ? took : AWAIT_NS);
   if (until > f->rest_until)
     f->rest_until = until;
@@ -286,7 +291,7 @@ void es_fanout_wind(es_loop *loop) {
       uv_timer_stop(&f->clock);
     return;
   }
-  uint64_t now = uv_hrtime();
+  uint64_t now = clock_of(f);
   uv_timer_start(&f->clock, on_clock, due > now ? (due - now + 999999) / 1000000 : 0, 0);
 }
 
@@ -294,7 +299,7 @@ void es_fanout_run(es_loop *loop) {
   es_fanout *f = &loop->fanout;
   if (f->ready.first == NULL && f->resting.first == NULL && es_deadlines_next(&f->timed) == ES_NEVER)
     return;
-  uint64_t now = uv_hrtime(), until = now + BUDGET_NS;
+  uint64_t now = clock_of(f), until = now + BUDGET_NS;
   promote(f, now);
   for (es_channel *ch; (ch = f->ready.first) != NULL;) {
     es_channel_ref(ch); /* its last subscribers may end */
@@ -314,7 +319,7 @@ void es_fanout_run(es_loop *loop) {
       es_fanout_add(ch);
     es_channel_evict(ch);
     es_channel_unref(ch);
-    if (uv_hrtime() >= until)
+    if (clock_of(f) >= until)
       break;
   }
 }

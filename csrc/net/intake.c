@@ -208,10 +208,10 @@ void es_intake_take(es_connection *c, const char *bytes, size_t size) {
     return;
   }
   if (!had_head && es_parser_has_head(c->parser)) {
-    c->since = uv_now(&server->loop->uv);
+    c->since = es_loop_time(server->loop);
     es_connection_set_due(c, server->limits.body_seconds);
   } else if (c->kept && !begun && es_parser_begun(c->parser)) { /* the first one's time began with the connection */
-    c->since = uv_now(&server->loop->uv);
+    c->since = es_loop_time(server->loop);
     es_connection_set_due(c, server->limits.header_seconds);
   }
 }

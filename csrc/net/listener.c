@@ -31,7 +31,7 @@ static void on_again(es_deadline *deadline) {
 static void rest(es_listener *l) {
   es_loop *loop = l->server->loop;
   uv_poll_stop(&l->poll);
-  if (es_loop_set_deadline(loop, &l->again, uv_now(&loop->uv) + ACCEPT_AGAIN_MS) != 0)
+  if (es_loop_set_deadline(loop, &l->again, es_loop_time(loop) + ACCEPT_AGAIN_MS) != 0)
     uv_poll_start(&l->poll, UV_READABLE, on_listen);
 }
 

@@ -22,7 +22,7 @@ static void on_clock(uv_timer_t *clock);
 
 /* Puts the clock at the first deadline. */
 static void set_clock(es_loop *loop) {
-  uint64_t due = es_deadlines_next(&loop->deadlines), now = uv_now(&loop->uv);
+  uint64_t due = es_deadlines_next(&loop->deadlines), now = es_loop_time(loop);
   if (due < loop->rest_until && loop->hasty == 0)
     due = loop->rest_until;
   if (due == ES_NEVER)
@@ -49,7 +49,7 @@ double es_loop_lag(es_loop *loop) {
 
 static void on_clock(uv_timer_t *clock) {
   es_loop *loop = clock->data;
-  uint64_t now = uv_now(&loop->uv), first_due = es_deadlines_next(&loop->deadlines);
+  uint64_t now = es_loop_time(loop), first_due = es_deadlines_next(&loop->deadlines);
   size_t met = 0;
   if (first_due < loop->rest_until)
     first_due = loop->rest_until; /* it was to wait for the others */
@@ -186,7 +186,7 @@ int es_loop_due(es_loop *loop) {
   if (due < loop->rest_until && loop->hasty == 0)
     due = loop->rest_until;
   if (pass != ES_NEVER) {
-    uint64_t time = uv_hrtime(), at = pass > time ? now + (pass - time + 999999) / 1000000 : now;
+    uint64_t time = es_loop_ns(loop), at = pass > time ? now + (pass - time + 999999) / 1000000 : now;
     due = at < due ? at : due;
   }
   if (due == ES_NEVER && loop->sources == NULL)
@@ -237,8 +237,8 @@ void es_loop_tick(es_loop *loop) {
   loop->turns++;
   loop->woken = loop->woken && loop->on_wake == NULL; /* the descriptor stays readable until a turn */
   uv_update_time(&loop->uv);
-  if (es_deadlines_next(&loop->deadlines) <= uv_now(&loop->uv) &&
-      (loop->hasty > 0 || loop->rest_until <= uv_now(&loop->uv)))
+  if (es_deadlines_next(&loop->deadlines) <= es_loop_time(loop) &&
+      (loop->hasty > 0 || loop->rest_until <= es_loop_time(loop)))
     on_clock(&loop->clock);
   end_turn(loop);
 }
@@ -256,7 +256,37 @@ void es_loop_wake(es_loop *loop) {
 uint64_t es_loop_now(es_loop *loop) {
   if (!loop->turning)
     uv_update_time(&loop->uv);
-  return uv_now(&loop->uv);
+  return es_loop_time(loop);
+}
+
+uint64_t es_loop_ns(const es_loop *loop) {
+  return loop->held.on ? loop->held.from_ns + (loop->held.now - loop->held.from) * 1000000 : uv_hrtime();
+}
+
+void es_loop_hold_time(es_loop *loop, bool hold) {
+  if (hold && !loop->held.on) {
+    loop->held.now = loop->held.from = es_loop_now(loop);
+    loop->held.from_ns = uv_hrtime();
+  }
+  loop->held.on = hold;
+  set_clock(loop);
+  es_fanout_wind(loop);
+  es_loop_wake(loop);
+}
+
+void es_loop_move_time(es_loop *loop, uint64_t milliseconds) {
+  loop->held.now += milliseconds;
+  loop->rest_until = 0;
+  set_clock(loop);
+  es_loop_wake(loop);
+}
+
+uint64_t es_loop_next_due(es_loop *loop) {
+  uint64_t due = es_deadlines_next(&loop->deadlines), pass = es_fanout_next(loop), ns = es_loop_ns(loop);
+  if (pass == ES_NEVER)
+    return due;
+  uint64_t at = es_loop_time(loop) + (pass > ns ? (pass - ns + 999999) / 1000000 : 0);
+  return at < due ? at : due;
 }
 
 void es_loop_post(es_loop *loop, es_job *job) {

@@ -75,6 +75,10 @@ typedef struct es_loop {
   size_t room; /* es_loop_make_room */
   int spares[ES_SPARES];
   size_t spare_count;
+  struct {
+    bool on;
+    uint64_t now, from, from_ns; /* milliseconds: now, and when it began, which was so many nanoseconds */
+  } held;                        /* es_loop_hold_time */
   uint64_t random;
   uint64_t date_second;
   char date[32];
@@ -106,8 +110,24 @@ bool es_loop_alive(const es_loop *loop);
 /* Makes the driver call the next turn soon. Inside a turn it does nothing, as the turn's end sees all work. */
 void es_loop_wake(es_loop *loop);
 
+/* Milliseconds, as of this round of the loop's. */
+static inline uint64_t es_loop_time(const es_loop *loop) {
+  return loop->held.on ? loop->held.now : uv_now(&loop->uv);
+}
+
 /* Milliseconds; fresh also when a driver let time pass since the last turn. */
 uint64_t es_loop_now(es_loop *loop);
+
+/* Nanoseconds: for what is measured. */
+uint64_t es_loop_ns(const es_loop *loop);
+
+/* For tests of apps: time stands still from now on, and is moved by hand, in milliseconds; or goes on by itself. What is due
+ * then is done by the next turn. */
+void es_loop_hold_time(es_loop *loop, bool hold);
+void es_loop_move_time(es_loop *loop, uint64_t milliseconds);
+
+/* When the first deadline is due, ES_NEVER: none is set. The same clock as es_loop_time. */
+uint64_t es_loop_next_due(es_loop *loop);
 
 /* By how much the latest of the deadlines of the last 5 to 10 seconds was late: seconds. */
 double es_loop_lag(es_loop *loop);

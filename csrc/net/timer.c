@@ -9,7 +9,7 @@ static es_timer *of_deadline(es_deadline *deadline) {
 static void on_due(es_deadline *deadline) {
   es_timer *timer = of_deadline(deadline);
   if (timer->period > 0) {
-    double late = (double)uv_now(&timer->loop->uv) - timer->due;
+    double late = (double)es_loop_time(timer->loop) - timer->due;
     timer->due += timer->period;
     if (late >= timer->period)
       timer->due += floor(late / timer->period) * timer->period;

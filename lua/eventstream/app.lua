@@ -201,7 +201,8 @@ function App.new(options)
   settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
-    _befores = {}, _pages = {}, _errors = 0, _began = core.now(), _members = members.new() }, App)
+    _befores = {}, _pages = {}, _errors = 0, _has_on_error = options.on_error ~= nil,
+    _began = core.now(), _members = members.new() }, App)
   local hooks = {
     dispatch = dispatch.new(app, guard.new(options)),
     hint = dispatch.hinter(app._routes, warn),
