@@ -332,8 +332,11 @@ static int l_stats(lua_State *L) {
   return 1;
 }
 
+/* busy(): whether it has something to do; nil where it was collected: its Lua side may be found a little longer. */
 static int l_busy(lua_State *L) {
-  es_app *app = es_check_app(L, 1);
+  const es_app *app = *(es_app **)luaL_checkudata(L, 1, APP);
+  if (app == NULL)
+    return 0;
   lua_pushboolean(L, is_busy(app));
   return 1;
 }

@@ -260,15 +260,23 @@ uint64_t es_loop_now(es_loop *loop) {
 }
 
 uint64_t es_loop_ns(const es_loop *loop) {
-  return loop->held.on ? loop->held.from_ns + (loop->held.now - loop->held.from) * 1000000 : uv_hrtime();
+  if (loop->held.on)
+    return loop->held.from_ns + (loop->held.now - loop->held.from) * 1000000;
+  return uv_hrtime() + loop->held.ahead_ns;
 }
 
 void es_loop_hold_time(es_loop *loop, bool hold) {
   if (hold && !loop->held.on) {
     loop->held.now = loop->held.from = es_loop_now(loop);
-    loop->held.from_ns = uv_hrtime();
+    loop->held.from_ns = es_loop_ns(loop);
+  } else if (!hold && loop->held.on) {
+    uint64_t now = loop->held.now, ns = es_loop_ns(loop), real_ns = uv_hrtime();
+    uv_update_time(&loop->uv);
+    loop->held.ahead = now > uv_now(&loop->uv) ? now - uv_now(&loop->uv) : 0;
+    loop->held.ahead_ns = ns > real_ns ? ns - real_ns : 0;
   }
   loop->held.on = hold;
+  loop->fanout.rest_until = 0; /* it was measured by the other clock */
   set_clock(loop);
   es_fanout_wind(loop);
   es_loop_wake(loop);

@@ -78,6 +78,7 @@ typedef struct es_loop {
   struct {
     bool on;
     uint64_t now, from, from_ns; /* milliseconds: now, and when it began, which was so many nanoseconds */
+    uint64_t ahead, ahead_ns;    /* by how much it was moved: time never goes back */
   } held;                        /* es_loop_hold_time */
   uint64_t random;
   uint64_t date_second;
@@ -112,7 +113,7 @@ void es_loop_wake(es_loop *loop);
 
 /* Milliseconds, as of this round of the loop's. */
 static inline uint64_t es_loop_time(const es_loop *loop) {
-  return loop->held.on ? loop->held.now : uv_now(&loop->uv);
+  return loop->held.on ? loop->held.now : uv_now(&loop->uv) + loop->held.ahead;
 }
 
 /* Milliseconds; fresh also when a driver let time pass since the last turn. */

@@ -242,7 +242,9 @@ end
 --- Closes every app, as a signal does.
 function App.close_all()
   local all = {}
-  for app in pairs(apps) do all[#all + 1] = app end
+  for app in pairs(apps) do
+    if app._core:busy() ~= nil then all[#all + 1] = app end -- else it is being collected
+  end
   for _, app in ipairs(all) do app:close() end
 end
 

@@ -290,12 +290,13 @@ function Client:reconnect()
   return client
 end
 
---- Reads no more, as a slow reader; and reads on.
+--- Reads no more, as a slow reader.
 function Client:pause()
   check.call(check_self, self, "pause")
   self._paused = true
 end
 
+--- Reads on.
 function Client:resume()
   check.call(check_self, self, "resume")
   self._paused = false
