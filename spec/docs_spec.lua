@@ -1,8 +1,10 @@
 --- The documents: each public function has a page and an annotation, each page tells of functions that there are, each
 --- link leads somewhere, and each Lua block of README.md and docs/ runs and does what it says.
 
+local uv = require "luv"
 local core = require "eventstream.core"
 local eventstream = require "eventstream"
+local houses = require "spec.support.houses"
 local net = require "spec.support.net"
 local place = require "eventstream.place"
 local process = require "spec.support.process"
@@ -176,7 +178,53 @@ describe("documents", function()
     assert.is_true(seen > 5)
   end)
 
-  -- --- Blocks ---
+  -- --- Blocks of nginx's ---
+
+  local MODULES = "load_module /usr/lib/nginx/modules/ndk_http_module.so;\n"
+    .. "load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;\n"
+
+  -- What a block leaves out is put around it; ports and folders are ours.
+  local function whole(block, folder)
+    if block:find "^load_module" then return block:gsub("modules/", "/usr/lib/nginx/modules/") .. "\nevents {}\n" end
+    if not block:find "http {" then
+      block = "events {}\nhttp {\nlua_package_path '/srv/app/?.lua;;';\n" .. block .. "\n}"
+    end
+    local path = ("%s/?.lua;%s/lua/?.lua;"):format(folder, uv.cwd())
+    block = block:gsub("/srv/app/%?%.lua;", function() return path end)
+    block = block:gsub("http {", ("http {\nlua_package_cpath '%s/build/luajit/?.so;;';"):format(uv.cwd()), 1)
+    return MODULES .. block:gsub("listen 80;", ("listen 127.0.0.1:%d;"):format(houses.free_port()))
+  end
+
+  local nginx = process.find "nginx" or uv.fs_stat "/usr/sbin/nginx" and "/usr/sbin/nginx"
+  local ready = nginx and uv.fs_stat "/usr/lib/nginx/modules/ngx_http_lua_module.so"
+    and uv.fs_stat "build/luajit/eventstream/core.so" and not os.getenv "ASAN_OPTIONS"
+
+  for name, text in pairs(documents) do
+    for block in text:gmatch "\n```nginx\n(.-)\n```" do
+      it(("hold for nginx: %s, %s"):format(name, block:match "^[^\n]*"), function()
+        if not ready then return end -- openresty_spec says that it is missing
+        local folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/nginx-XXXXXX"))
+        local function write(file, content)
+          local handle = assert(io.open(folder .. "/" .. file, "wb"))
+          handle:write(content)
+          handle:close()
+          return folder .. "/" .. file
+        end
+        local app = write("app.lua", contents "README.md":match "\n```lua\n(.-)\n```")
+        local conf = write("nginx.conf", ("pid %s/pid;\n"):format(folder) .. whole(block, folder))
+        local child = process.spawn(nginx, { "-t", "-e", "stderr", "-p", folder, "-c", conf },
+          { LUA_PATH = false, LUA_CPATH = false })
+        local code = child:wait_exit()
+        os.remove(app)
+        os.remove(conf)
+        os.remove(folder .. "/pid")
+        uv.fs_rmdir(folder)
+        assert.equal(0, code, child.stderr)
+      end)
+    end
+  end
+
+  -- --- Blocks of Lua ---
 
   local world, opened
 
