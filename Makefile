@@ -62,8 +62,13 @@ openssl_flags := $(if $(OPENSSL_INCDIR),-I$(OPENSSL_INCDIR),$(call pkg,--cflags 
 openssl_libs  := $(if $(OPENSSL_LIBDIR),-L$(OPENSSL_LIBDIR) -lssl -lcrypto,$(call pkg,--libs openssl))
 tls           := $(if $(openssl_libs),$(BUILD)/eventstream/tls.so)
 
+# Redis for eventstream.redis, likewise: it is left out where hiredis is not found.
+hiredis_flags := $(if $(HIREDIS_INCDIR),-I$(HIREDIS_INCDIR),$(call pkg,--cflags hiredis))
+hiredis_libs  := $(if $(HIREDIS_LIBDIR),-L$(HIREDIS_LIBDIR) -lhiredis,$(call pkg,--libs hiredis))
+redis         := $(if $(hiredis_libs),$(BUILD)/eventstream/hiredis.so)
+
 .PHONY: build
-build: $(module) $(tls)
+build: $(module) $(tls) $(redis)
 
 $(module): $(call objects,core net lua) $(llhttp) tools/exports.map
 	@mkdir -p $(@D)
@@ -74,6 +79,12 @@ $(BUILD)/eventstream/tls.so: $(call objects,tls) tools/exports.map
 	$(CC) $(CFLAGS) $(LIBFLAG) $(exports) -o $@ $(filter %.o,$^) $(LDFLAGS) $(openssl_libs)
 
 $(BUILD)/obj/tls/%.o: includes += $(openssl_flags)
+
+$(BUILD)/eventstream/hiredis.so: $(call objects,redis) tools/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LIBFLAG) $(exports) -o $@ $(filter %.o,$^) $(LDFLAGS) $(hiredis_libs) $(libuv_libs)
+
+$(BUILD)/obj/redis/%.o: includes += $(hiredis_flags)
 
 $(BUILD)/test/%: $(BUILD)/obj/test/%.o $(memory) $(call objects,core) $(llhttp)
 	@mkdir -p $(@D)
@@ -112,7 +123,7 @@ lua_folders := eventstream eventstream/command eventstream/openresty
 .PHONY: install
 install:
 	mkdir -p $(INST_LIBDIR)/eventstream $(INST_BINDIR) $(addprefix $(INST_LUADIR)/,$(lua_folders))
-	cp $(module) $(wildcard $(BUILD)/eventstream/tls.so) $(INST_LIBDIR)/eventstream/
+	cp $(module) $(wildcard $(BUILD)/eventstream/tls.so $(BUILD)/eventstream/hiredis.so) $(INST_LIBDIR)/eventstream/
 	cp lua/eventstream.lua $(INST_LUADIR)/
 	for folder in $(lua_folders); do cp lua/$$folder/*.lua $(INST_LUADIR)/$$folder/; done
 	cp bin/eventstream $(INST_BINDIR)/

@@ -189,6 +189,19 @@ describe("the command", function()
       assert.same({ 0, 0 }, { child:wait_exit() })
     end)
 
+    it("hands over a history that is larger than a pipe", function()
+      write("app.lua", (app("one"):gsub("history = 50", "history = 50, history_bytes = 4194304")))
+      local child, port = watch()
+      for _ = 1, 8 do post(port, ("x"):rep(100000)) end
+      write("app.lua", (app("two"):gsub("history = 50", "history = 50, history_bytes = 4194304")))
+      child:wait_line "changed$"
+      assert.equal(port, listening(child))
+      local tail = run("tail", "--json", "--count", "8", ("127.0.0.1:%s/news"):format(port))
+      assert.equal(0, (tail:wait_exit()))
+      child:kill "sigterm"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
     it("waits for a change when the script fails at once, and ends with it otherwise", function()
       write("app.lua", "error 'on purpose'")
       local child = run("--watch", folder .. "/app.lua")
@@ -244,6 +257,11 @@ describe("the command", function()
         "--count", "3")
       assert.equal("<it's 1 a b\n>\n<message 2 c\n>\n<message 3 d\n>\n", out)
       assert.same({ 1, "eventstream: --exec: the command ended with 1\n" }, { code, err })
+    end)
+
+    it("runs no more commands than it is to count", function()
+      local code, out = ended("tail", "--exec", "cat", "--count", "2", serve(stream(("data: x\n\n"):rep(5))))
+      assert.same({ 0, "xx" }, { code, out })
     end)
 
     it("sends what it is told to", function()

@@ -334,6 +334,22 @@ describe("eventstream.connect", function()
       assert.equal("the answer's headers are too large", seen.errors[1])
     end)
 
+    it("in how long a server may be silent, and not in how long we do not read", function()
+      local beats
+      local port = scripted.serve { function(connection)
+        connection.send(stream(("data: %s\n\n"):format(("x"):rep(300000))))
+        beats = uv.new_timer()
+        beats:start(20, 20, function() connection.send ": here\n" end)
+      end }
+      local source, seen = connect(port, { on_event = false, idle_seconds = 0.1 })
+      local late, timer = false, uv.new_timer()
+      timer:start(400, 0, function() late = true end)
+      net.wait(function() return late end)
+      timer:close()
+      beats:close()
+      assert.same({ {}, "open" }, { seen.errors, source.state })
+    end)
+
     it("in what waits for next(): the server is held back", function()
       local piece, sent, refused = stream(), 0, false
       local port = scripted.serve { function(connection)

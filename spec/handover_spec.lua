@@ -101,6 +101,16 @@ describe("an app's history", function()
     assert.same({ "gap", "gap a" }, { ask("a", id) })
   end)
 
+  it("is whole where channels are collected meanwhile", function()
+    local app = eventstream.new()
+    for round = 1, 50 do
+      for i = 1, 40 do app:channel(("idle %d %d"):format(round, i)) end -- no event, no subscriber: it goes by itself
+      app:channel("kept" .. round):publish(round)
+      collectgarbage "step"
+      assert.is_true(handover.import(eventstream.new(), handover.export(app)))
+    end
+  end)
+
   it("is bounded by what the successor says", function()
     local app, _, b = old()
     for i = 1, 10 do b:publish(i) end

@@ -107,8 +107,8 @@ static es_id_kind check_id(lua_State *L, const es_event_arg *arg) {
 
 static const char *const kinds[] = {"own", "given", "none", NULL}; /* in the order of es_id_kind */
 
-/* Hands an event to the app's backplane: relay(channel's name, kind, packed event, except), which returns what publish
- * does. */
+/* Hands an event to the app's backplane: relay(channel's name, kind, packed event, except, callback), which returns what
+ * publish does. */
 static int relay(lua_State *L, const es_app *app, const es_channel *ch, const es_event *event, es_id_kind kind) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
   es_get_user_table(L, -1);
@@ -124,7 +124,8 @@ static int relay(lua_State *L, const es_app *app, const es_channel *ch, const es
     lua_getfield(L, 3, "except");
   else
     lua_pushnil(L);
-  lua_call(L, 4, 2);
+  lua_pushvalue(L, 4);
+  lua_call(L, 5, 2);
   if (kind != ES_ID_GIVEN || !lua_toboolean(L, -2))
     return 2;
   lua_pushlstring(L, event->id.ptr, event->id.len);
@@ -166,12 +167,32 @@ static int l_end(lua_State *L) {
   return 0;
 }
 
-/* publish(event [, { except = stream }]): the id, or true where there is none; or nil, message. */
+/* Calls a publish's callback with what that returns: results values on the top, which stay. */
+static int told(lua_State *L, int results) {
+  if (lua_isnil(L, 4))
+    return results;
+  int first = lua_gettop(L) - results + 1;
+  lua_pushvalue(L, 4);
+  for (int i = 0; i < results; i++)
+    lua_pushvalue(L, first + i);
+  lua_call(L, results, 0);
+  return results;
+}
+
+/* publish(event [, { except = stream }] [, callback]): the id, or true where there is none; or nil, message. The callback is
+ * told the same; where there is a backplane, when that has it. */
 static int l_publish(lua_State *L) {
   es_channel *ch = es_check_channel(L, 1);
   es_event_arg arg;
   char text[ES_ID_TEXT];
-  lua_settop(L, 3); /* the check of the event pushes */
+  if (lua_isfunction(L, 3)) {
+    lua_settop(L, 3);
+    lua_pushnil(L);
+    lua_insert(L, 3);
+  }
+  lua_settop(L, 4); /* the check of the event pushes */
+  if (!lua_isnil(L, 4) && !lua_isfunction(L, 4))
+    return luaL_error(L, "publish: callback must be a function, not %s", luaL_typename(L, 4));
   es_check_event(L, 2, "publish", &arg);
   es_exchange *except = check_except(L, 3);
   es_id_kind kind = check_id(L, &arg);
@@ -180,14 +201,14 @@ static int l_publish(lua_State *L) {
     return relay(L, app, ch, &arg.event, kind);
   int err = es_channel_publish(ch, &arg.event, kind, except, text);
   if (err == UV_ECANCELED)
-    return closed(L);
+    return told(L, closed(L));
   if (err != 0)
     return luaL_error(L, "publish: out of memory");
   if (kind == ES_ID_NONE)
     lua_pushboolean(L, 1);
   else
     lua_pushlstring(L, arg.event.id.ptr, arg.event.id.len);
-  return 1;
+  return told(L, 1);
 }
 
 /* is_channel(value) */

@@ -58,6 +58,23 @@ static int l_loop_tick(lua_State *L) {
   return turn(L, es_loop_tick);
 }
 
+/* pointer(): the es_loop, for modules that are built along with this one; wake(): they have made work. */
+static int l_loop_pointer(lua_State *L) {
+  lua_pushlightuserdata(L, &open_state(L)->loop);
+  return 1;
+}
+
+/* turns(): how many there were. */
+static int l_loop_turns(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)open_state(L)->loop.turns);
+  return 1;
+}
+
+static int l_loop_wake(lua_State *L) {
+  es_loop_wake(&open_state(L)->loop);
+  return 0;
+}
+
 static int l_loop_alive(lua_State *L) {
   lua_pushboolean(L, es_loop_alive(&open_state(L)->loop));
   return 1;
@@ -106,11 +123,19 @@ static int l_loop_signals(lua_State *L) {
 }
 
 void es_open_loop(lua_State *L) {
-  static const luaL_Reg loop[] = {{"fd", l_loop_fd},           {"timeout", l_loop_timeout},
-                                  {"due", l_loop_due},         {"turn", l_loop_turn},
-                                  {"tick", l_loop_tick},       {"wait", l_loop_wait},
-                                  {"alive", l_loop_alive},     {"turning", l_loop_turning},
-                                  {"signals", l_loop_signals}, {NULL, NULL}};
+  static const luaL_Reg loop[] = {{"fd", l_loop_fd},
+                                  {"timeout", l_loop_timeout},
+                                  {"due", l_loop_due},
+                                  {"turn", l_loop_turn},
+                                  {"tick", l_loop_tick},
+                                  {"wait", l_loop_wait},
+                                  {"alive", l_loop_alive},
+                                  {"turning", l_loop_turning},
+                                  {"pointer", l_loop_pointer},
+                                  {"turns", l_loop_turns},
+                                  {"wake", l_loop_wake},
+                                  {"signals", l_loop_signals},
+                                  {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, loop, 0);
   lua_setfield(L, -2, "loop");

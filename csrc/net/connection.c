@@ -21,10 +21,6 @@
 #define FLUSH_WRITES 64
 #define AGE_JITTER 0.2 /* a stream's age is up to so much shorter than the limit */
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
-#endif
-
 static void on_poll(uv_poll_t *poll, int status, int events);
 static void on_due(es_deadline *deadline);
 

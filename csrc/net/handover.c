@@ -21,3 +21,13 @@ void es_handover_done(es_channel *ch) {
   ch->offered = ch->passed = ch->fresh = ch->server->sequence;
   es_channel_evict(ch);
 }
+
+void es_handover_epoch(es_server *server, uint64_t epoch) {
+  server->epoch = epoch;
+  for (es_node *node = NULL; (node = es_table_after(&server->channels, node)) != NULL;)
+    ((es_channel *)((char *)node - offsetof(es_channel, node)))->epoch = epoch;
+}
+
+void es_handover_clear(es_channel *ch) {
+  es_log_clear(&ch->log);
+}

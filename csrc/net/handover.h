@@ -19,4 +19,11 @@ int es_handover_frame(es_channel *channel, const es_log_entry *entry);
 /* That was all. */
 void es_handover_done(es_channel *channel);
 
+/* For a backplane whose histories are elsewhere. Ids are of another epoch from now on, positions stay. */
+void es_handover_epoch(es_server *server, uint64_t epoch);
+
+/* Drops a channel's history, which is no longer kept up to date: for es_handover_channel, when it is again. Nobody is
+ * subscribed. */
+void es_handover_clear(es_channel *channel);
+
 #endif

@@ -141,6 +141,10 @@ void es_loop_free(es_loop *loop) {
     es_server_free(loop->servers);
   while (loop->sources != NULL)
     es_source_stop(loop->sources);
+  for (es_guest *guest; (guest = loop->guests) != NULL;) {
+    es_loop_leave(loop, guest);
+    guest->close(guest);
+  }
   while (loop->first_job != NULL)
     es_loop_settle(loop); /* only references are left to be given back */
   es_hosted_forget(loop);

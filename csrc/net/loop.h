@@ -39,6 +39,13 @@ typedef struct es_job {
   bool posted;
 } es_job;
 
+/* Something of another module's on the loop (csrc/redis/). Its close is called once, when the loop ends, before the last
+ * callbacks of handles' ends; it is taken out then. */
+typedef struct es_guest {
+  void (*close)(struct es_guest *guest);
+  struct es_guest *prev, *next;
+} es_guest;
+
 typedef struct es_loop {
   /* read-only */
   uv_loop_t uv;
@@ -47,6 +54,7 @@ typedef struct es_loop {
   void (*on_wake)(struct es_loop *loop); /* set by a driver that does not poll the descriptor; else NULL */
   struct es_server *servers;             /* kept by server.c */
   struct es_source *sources;             /* those that are busy; kept by source.c */
+  es_guest *guests;                      /* kept by es_loop_enter and es_loop_leave */
   char *read_buffer;                     /* ES_READ_BYTES */
   /* private */
   uv_async_t async;
@@ -132,6 +140,24 @@ uint64_t es_loop_next_due(es_loop *loop);
 
 /* By how much the latest of the deadlines of the last 5 to 10 seconds was late: seconds. */
 double es_loop_lag(es_loop *loop);
+
+/* Inline, because a guest is in another module, which is built along with this one. */
+static inline void es_loop_enter(es_loop *loop, es_guest *guest) {
+  guest->prev = NULL;
+  guest->next = loop->guests;
+  if (guest->next != NULL)
+    guest->next->prev = guest;
+  loop->guests = guest;
+}
+
+static inline void es_loop_leave(es_loop *loop, es_guest *guest) {
+  if (guest->prev != NULL)
+    guest->prev->next = guest->next;
+  else
+    loop->guests = guest->next;
+  if (guest->next != NULL)
+    guest->next->prev = guest->prev;
+}
 
 /* Queues a job; one that is queued already keeps its place. */
 void es_loop_post(es_loop *loop, es_job *job);

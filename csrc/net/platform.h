@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
+#endif
+
 /* A new non-blocking, close-on-exec socket, or a negative errno. */
 int es_platform_socket(int family);
 

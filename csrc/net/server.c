@@ -66,7 +66,7 @@ void es_server_free(es_server *server) {
   free(server);
 }
 
-static es_channel *of_node(es_node *node) {
+static es_channel *channel_of(es_node *node) {
   return (es_channel *)((char *)node - offsetof(es_channel, node));
 }
 
@@ -74,7 +74,7 @@ void es_server_join(es_server *server, uint64_t epoch, uint64_t sequence) {
   server->epoch = epoch;
   server->sequence = server->gone = server->given_gone = sequence;
   for (es_node *node = NULL; (node = es_table_after(&server->channels, node)) != NULL;)
-    es_channel_join(of_node(node));
+    es_channel_join(channel_of(node));
 }
 
 void es_server_pass(es_server *server, uint64_t sequence) {

@@ -73,6 +73,9 @@ static void end(es_source *s, const char *why) {
 
 static void on_timer(es_timer *timer) {
   es_source *s = (es_source *)((char *)timer - offsetof(es_source, timer));
+  bool begun = s->dial != NULL && es_response_status(s->response) != 0;
+  if (begun && s->paused && s->idle_seconds > 0 && es_timer_start(timer, s->idle_seconds, false) == 0)
+    return; /* it is we who do not read */
   if (s->dial == NULL) {
     s->refs++;
     es_source_stop(s);
@@ -93,6 +96,7 @@ static bool on_head(void *owner, const es_response *response) {
   if (!s->hooks->head(s, response) || s->dial != dial)
     return false;
   es_timer_stop(&s->timer);
+  es_dial_pause(s->dial, s->paused);
   return true;
 }
 
@@ -168,8 +172,7 @@ int es_source_open(es_source *s, const char *host, int port, es_tls_context *tls
   s->dial = dial;
   s->idle_seconds = idle_seconds;
   es_reader_reset(s->reader);
-  es_dial_pause(dial, s->paused);
-  set_busy(s);
+  set_busy(s); /* paused or not: the head is read */
   return 0;
 }
 
@@ -182,6 +185,6 @@ int es_source_wait(es_source *s, double seconds) {
 
 void es_source_pause(es_source *s, bool pause) {
   s->paused = pause;
-  if (s->dial != NULL)
+  if (s->dial != NULL && es_response_status(s->response) != 0)
     es_dial_pause(s->dial, pause);
 }

@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef ERR_SYSTEM_ERROR /* before OpenSSL 3 */
+#define ERR_SYSTEM_ERROR(code) (ERR_GET_LIB(code) == ERR_LIB_SYS)
+#endif
+
 typedef struct context {
   es_tls_context head; /* first: the core knows no more */
   SSL_CTX *ctx;

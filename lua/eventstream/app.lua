@@ -216,6 +216,7 @@ function App.new(options)
     closed = function()
       apps[app] = nil
       driver.leave(app)
+      if app._place and app._place.closed then app._place:closed() end
       if not App.any_busy() then driver.stop() end
     end,
   }

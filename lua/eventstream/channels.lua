@@ -119,6 +119,12 @@ local function resolve(self, name)
     resolved.flush == "auto" and AUTO or resolved.flush
 end
 
+--- What a channel of that name keeps: events, bytes, seconds (0: any).
+function M.bounds(self, name)
+  local history, bytes, seconds = resolve(self, name)
+  return history, bytes, seconds
+end
+
 --- The seconds that a channel's history can be old at most; nil: without end.
 function M.longest_history(self)
   local longest = DEFAULTS.history_seconds

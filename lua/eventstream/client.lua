@@ -103,8 +103,8 @@ local function finish(source, message)
   if source._state == "closed" then return end
   source._state, source._failure = "closed", message
   source._core:stop()
-  if message and source._on_error then source._on_error(message, nil, source) end
   wake(source)
+  if message and source._on_error then source._on_error(message, nil, source) end
 end
 
 local ask
@@ -182,8 +182,7 @@ local function on_head(source, status, fields)
     end
     return false
   end
-  local kind = (fields["content-type"] or "none"):lower():match "^%s*([^;]-)%s*$" or
-    (fields["content-type"] or "none"):lower():match "^%s*([^;]-)%s*;"
+  local kind = (fields["content-type"] or "none"):lower():match "^%s*([^;%s]*)"
   if kind ~= "text/event-stream" then
     finish(source, ("the server answered with the type %s, and not text/event-stream"):format(kind))
     return false
@@ -235,6 +234,7 @@ end
 --- Ends it, for good: nothing is called any more, and who waits for an event gets nil.
 function Source:close()
   check.call(check_self, self, "close")
+  if self._queue then self._queue, self._first, self._last, self._queued = {}, 1, 0, 0 end
   finish(self)
 end
 

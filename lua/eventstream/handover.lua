@@ -14,7 +14,7 @@ function M.export(app)
   local id, gone, given_gone = handover.app(app._core)
   local parts = { ("%s %d %s %.0f %.0f\n"):format(FORMAT, os.time(), id, gone, given_gone) }
   for _, name in ipairs(handover.names(app._core)) do
-    local channel = channels.known(app._core, "export", name)
+    local channel = channels.known(app._core, "export", name) or channels.find(app._channels, app._core, "export", name)
     local count, its_gone, its_given_gone, gives = handover.channel(channel)
     parts[#parts + 1] = ("%d %.0f %.0f %.0f %d\n%s"):format(#name, count, its_gone, its_given_gone, gives and 1 or 0,
       name)
@@ -37,7 +37,9 @@ local function import(app, text)
     local values = { text:sub(at, (stop or 0) - 1):match("^" .. pattern .. "$") }
     if not stop or not values[1] then error("this is no history", 0) end
     at = stop + 1
-    for i, value in ipairs(values) do values[i] = tonumber(value) or value end
+    for i, value in ipairs(values) do
+      if value:find "^%d+$" then values[i] = tonumber(value) end -- an id may look like a number, too
+    end
     return (unpack or table.unpack)(values)
   end
   local function take(count)

@@ -168,6 +168,12 @@ end
 ---@param options { since: string|integer?, newcomer: integer|"all"|nil, on_gap: "kept"|"live"|nil, member: string? }?
 ---@return "live"|"resumed"|"gap"|nil, string?
 function Stream:subscribe(what, options)
+  local hooks = core.is_stream(self) and not self.closed and self:_app()
+  if hooks and hooks.prepare then -- outside of what adds positions: it may wait
+    local prepared, message = hooks.prepare(self, what, options)
+    if prepared == nil and message then return nil, message end
+    options = prepared
+  end
   local result, app, begun = check.call(subscribe, self, what, options)
   if not result then return nil, app end
   for _, channel in ipairs(begun) do -- outside of what adds positions to errors: the functions may wait

@@ -148,7 +148,7 @@ function M.run(arguments)
         code = 1
       end
       counted()
-      event = source:next()
+      event = source.state ~= "closed" and source:next() or nil
     end
   end
 

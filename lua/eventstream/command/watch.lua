@@ -74,23 +74,37 @@ function M.child(serve, script, options, arguments)
   local pipe = uv.new_pipe(true)
   pipe:open(3)
   local held = options.control ~= "none" and options.control or nil
-  local history, app
+  local history, app, gone
+  local writing = 0 -- what the parent has not taken yet
+  local function write(...)
+    writing = writing + 1
+    local given = { ... }
+    local done = given[2]
+    local function written()
+      writing = writing - 1
+      if done then done() end
+    end
+    if given[3] then return pipe:write2(given[1], given[3], written) end
+    pipe:write(given[1], written)
+  end
   local function leave(grace)
     if app then app:close { grace = grace, spread = 0.5 } end
   end
   local read = reader {
     history = function(text) history = text end,
     leave = function()
-      pipe:write(packet("history", require("eventstream.handover").export(app)))
-      leave(1)
+      write(packet("history", require("eventstream.handover").export(app)))
+      leave(1) -- at once: nothing is published in between
     end,
   }
   pipe:read_start(function(_, bytes)
     if bytes then return read(bytes) end
     pipe:read_stop()
+    gone = true
     leave(5) -- the parent is gone
   end)
-  while not history do uv.run "once" end
+  while not history and not gone do uv.run "once" end
+  if gone then return 1 end
   uv.unref(pipe)
 
   local eventstream = require "eventstream"
@@ -98,11 +112,11 @@ function M.child(serve, script, options, arguments)
   local before = {}
   for name in pairs(package.loaded) do before[name] = true end
   local loaded, serves = serve.load(script, arguments)
-  pipe:write(packet("files", table.concat(modules_since(before), "\n")))
+  write(packet("files", table.concat(modules_since(before), "\n")))
   local function fail(message)
     command.say("%s", message)
-    pipe:write(packet "failed", function() uv.stop() end)
-    uv.run()
+    write(packet "failed")
+    while writing > 0 and not gone do uv.run "once" end
     return 1
   end
   if not loaded then return serves and fail(serves) or 0 end
@@ -125,9 +139,10 @@ function M.child(serve, script, options, arguments)
   if not ok then return fail((tostring(message):match "^[^\n]*")) end
   local copy = where.path and uv.new_pipe(false) or uv.new_tcp()
   copy:open(require("eventstream.core").duplicate(listener:share()))
-  pipe:write2(packet("ready", key), copy, function() copy:close() end)
+  write(packet("ready", key), function() copy:close() end, copy)
   serve.tell(app, listener)
   eventstream.run()
+  while writing > 0 and not gone do uv.run "once" end -- a long history takes the parent a while
   return 0
 end
 
@@ -217,8 +232,9 @@ function M.run(script, options, arguments)
   local function on_exit(self, status, signal)
     if not self.pipe:is_closing() then self.pipe:close() end
     if child ~= self then return end -- it has a successor
-    child = nil
     code = signal ~= 0 and 128 + signal or status
+    if self.done and not ending then return self.done() end -- it left, and handed nothing over
+    child = nil
     if ending or (status == 0 and signal == 0) then return stop() end
     command.say("%s ended%s; waiting for a change", script, self.ready and " with " .. code or "")
   end
@@ -292,8 +308,10 @@ function M.run(script, options, arguments)
     if old.done then return end -- it leaves already, and the next one reads what is there then
     local patience = uv.new_timer()
     function old.done()
+      if patience:is_closing() then return end
       patience:close()
       child = nil
+      if ending then return stop() end
       start()
     end
     if not old.ready then -- it had not begun: its history is still here
@@ -302,7 +320,7 @@ function M.run(script, options, arguments)
     end
     patience:start(PATIENCE_MS, 0, function()
       command.say "it does not hand its history over, and is ended"
-      old.process:kill "sigkill"
+      if not old.process:is_closing() then old.process:kill "sigkill" end
       old.done()
     end)
     old.pipe:write(packet "leave")

@@ -1,0 +1,348 @@
+/* eventstream.hiredis: hiredis' asynchronous interface on the core's loop, for lua/eventstream/redis.lua.
+ *
+ * A connection belongs to its userdata, which is anchored while it is open. Its function is called with "connected", or
+ * once with "closed" and why; a command's, once, with the reply, or nil and why. Errors of theirs are told on the standard
+ * error. hiredis' own adapter for libuv does not tell of a connection that is refused (libuv reports that as an error of
+ * the descriptor), so that there is one of ours. */
+#include "net/loop.h"
+
+#include <async.h>
+#include <hiredis.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLASS "eventstream.hiredis"
+#define ARGUMENTS_MAX 100000
+
+/* What libuv watches: freed when that has let go. */
+typedef struct watch {
+  uv_poll_t poll;
+  redisAsyncContext *context; /* NULL once it is gone */
+  int events;
+} watch;
+
+typedef struct connection {
+  es_guest guest; /* first: the one is the other */
+  es_loop *loop;
+  redisAsyncContext *context; /* NULL once closed */
+  lua_State *L;               /* callbacks start here */
+  int thread_ref, function_ref, self_ref;
+} connection;
+
+typedef struct pending {
+  connection *connection;
+  int function_ref;
+} pending;
+
+/* --- libuv's side --- */
+
+static void on_event(uv_poll_t *poll, int status, int events) {
+  watch *w = poll->data;
+  if (status < 0)
+    events = w->events; /* hiredis finds out what is wrong, and closes */
+  if (w->context != NULL && (events & UV_READABLE) != 0)
+    redisAsyncHandleRead(w->context);
+  if (w->context != NULL && (events & UV_WRITABLE) != 0)
+    redisAsyncHandleWrite(w->context);
+}
+
+static void set_events(watch *w, int events) {
+  w->events = events;
+  if (events != 0)
+    uv_poll_start(&w->poll, events, on_event);
+  else
+    uv_poll_stop(&w->poll);
+}
+
+static void add_read(void *data) {
+  set_events(data, ((watch *)data)->events | UV_READABLE);
+}
+
+static void remove_read(void *data) {
+  set_events(data, ((watch *)data)->events & ~UV_READABLE);
+}
+
+static void add_write(void *data) {
+  set_events(data, ((watch *)data)->events | UV_WRITABLE);
+}
+
+static void remove_write(void *data) {
+  set_events(data, ((watch *)data)->events & ~UV_WRITABLE);
+}
+
+static void on_watch_closed(uv_handle_t *handle) {
+  free(handle->data);
+}
+
+static void clean_up(void *data) {
+  watch *w = data;
+  w->context = NULL;
+  uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
+static bool attach(redisAsyncContext *context, es_loop *loop) {
+  watch *w = calloc(1, sizeof *w);
+  if (w == NULL)
+    return false;
+  if (uv_poll_init_socket(&loop->uv, &w->poll, context->c.fd) != 0) {
+    free(w);
+    return false;
+  }
+  uv_unref((uv_handle_t *)&w->poll); /* apps keep the loop going, and not what serves them */
+  w->poll.data = w;
+  w->context = context;
+  context->ev.addRead = add_read;
+  context->ev.delRead = remove_read;
+  context->ev.addWrite = add_write;
+  context->ev.delWrite = remove_write;
+  context->ev.cleanup = clean_up;
+  context->ev.data = w;
+  return true;
+}
+
+/* --- Lua's side --- */
+
+static void unref(lua_State *L, int *ref) {
+  luaL_unref(L, LUA_REGISTRYINDEX, *ref);
+  *ref = LUA_NOREF;
+}
+
+/* Calls the function below its arguments. */
+static void call(lua_State *L, int arguments) {
+  if (lua_pcall(L, arguments, 0, 0) == 0)
+    return;
+  const char *text = lua_tostring(L, -1);
+  fprintf(stderr, "eventstream: redis: %s\n", text != NULL ? text : "error");
+  lua_pop(L, 1);
+}
+
+static void push_reply(lua_State *L, const redisReply *reply) {
+  luaL_checkstack(L, 4, "reply");
+  switch (reply->type) {
+  case REDIS_REPLY_INTEGER:
+    lua_pushnumber(L, (lua_Number)reply->integer);
+    break;
+  case REDIS_REPLY_ARRAY:
+    lua_createtable(L, (int)reply->elements, 0);
+    for (size_t i = 0; i < reply->elements; i++) {
+      push_reply(L, reply->element[i]);
+      lua_rawseti(L, -2, (int)i + 1);
+    }
+    break;
+  case REDIS_REPLY_NIL:
+    lua_pushboolean(L, 0);
+    break;
+  default: /* texts, and errors inside of arrays */
+    lua_pushlstring(L, reply->str, (size_t)reply->len);
+    break;
+  }
+}
+
+/* A connection's end: of the server's, of the script's, or because it could not be made. */
+static void closed(connection *c, const char *why) {
+  lua_State *L = c->L;
+  if (c->context == NULL)
+    return;
+  c->context = NULL;
+  es_loop_leave(c->loop, &c->guest);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->function_ref);
+  unref(L, &c->function_ref);
+  lua_pushliteral(L, "closed");
+  lua_pushstring(L, why);
+  call(L, 2);
+  unref(L, &c->self_ref);
+}
+
+static const char *text_of(const redisAsyncContext *context) {
+  return context->errstr != NULL && context->errstr[0] != '\0' ? context->errstr : "the connection was closed";
+}
+
+static void on_connected(const redisAsyncContext *context, int status) {
+  connection *c = context->data;
+  if (c == NULL)
+    return;
+  if (status != REDIS_OK) { /* hiredis frees it behind this */
+    closed(c, text_of(context));
+    return;
+  }
+  lua_rawgeti(c->L, LUA_REGISTRYINDEX, c->function_ref);
+  lua_pushliteral(c->L, "connected");
+  call(c->L, 1);
+}
+
+static void on_disconnected(const redisAsyncContext *context, int status) {
+  connection *c = context->data;
+  (void)status;
+  if (c != NULL)
+    closed(c, text_of(context));
+}
+
+typedef struct replied {
+  pending *p;
+  const redisReply *reply;
+} replied;
+
+static int l_replied(lua_State *L) {
+  const replied *r = lua_touserdata(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->p->function_ref);
+  if (r->reply == NULL) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "closed");
+  } else if (r->reply->type == REDIS_REPLY_ERROR) {
+    lua_pushnil(L);
+    lua_pushlstring(L, r->reply->str, (size_t)r->reply->len);
+  } else {
+    push_reply(L, r->reply);
+    lua_pushnil(L);
+  }
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+static void on_reply(redisAsyncContext *context, void *reply, void *data) {
+  pending *p = data;
+  replied r = {p, reply};
+  lua_State *L = p->connection->L;
+  (void)context;
+  lua_pushcfunction(L, l_replied);
+  lua_pushlightuserdata(L, &r);
+  call(L, 1);
+  unref(L, &p->function_ref);
+  free(p);
+}
+
+/* Frees the context: pending commands are told, and the connection's function is not, unless it is still to be. */
+static void drop(connection *c, const char *why) {
+  redisAsyncContext *context = c->context;
+  if (context == NULL)
+    return;
+  closed(c, why);
+  context->data = NULL;
+  redisAsyncFree(context);
+}
+
+static void on_loop_closes(es_guest *guest) {
+  connection *c = (connection *)guest;
+  redisAsyncContext *context = c->context;
+  c->context = NULL;
+  context->data = NULL;
+  redisAsyncFree(context);
+}
+
+/* connect(loop, host, port, function); or connect(loop, path, nil, function): a connection, or nil and why. */
+static int l_connect(lua_State *L) {
+  es_loop *loop = lua_touserdata(L, 1);
+  const char *host = luaL_checkstring(L, 2);
+  luaL_checktype(L, 4, LUA_TFUNCTION);
+  connection *c = lua_newuserdata(L, sizeof *c);
+  *c = (connection){.guest = {.close = on_loop_closes}, .loop = loop};
+  c->thread_ref = c->function_ref = c->self_ref = LUA_NOREF;
+  luaL_getmetatable(L, CLASS);
+  lua_setmetatable(L, -2);
+  c->L = lua_newthread(L);
+  c->thread_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  redisAsyncContext *context =
+      lua_isnil(L, 3) ? redisAsyncConnectUnix(host) : redisAsyncConnect(host, (int)luaL_checkinteger(L, 3));
+  if (context == NULL)
+    return luaL_error(L, "out of memory");
+  if (context->err != 0 || !attach(context, loop)) {
+    lua_pushnil(L);
+    lua_pushstring(L, context->err != 0 ? context->errstr : "it cannot be watched");
+    redisAsyncFree(context);
+    return 2;
+  }
+  c->context = context;
+  context->data = c;
+  es_loop_enter(loop, &c->guest);
+  lua_pushvalue(L, 4);
+  c->function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushvalue(L, -1);
+  c->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  redisAsyncSetConnectCallback(context, on_connected);
+  redisAsyncSetDisconnectCallback(context, on_disconnected);
+  return 1;
+}
+
+/* connection:command(function, arguments): a list of texts and numbers; false where it is closed. */
+static int l_command(lua_State *L) {
+  connection *c = luaL_checkudata(L, 1, CLASS);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  int count = 0;
+  for (;; count++) {
+    lua_rawgeti(L, 3, count + 1);
+    bool end = lua_isnil(L, -1);
+    lua_pop(L, 1);
+    if (end)
+      break;
+  }
+  if (c->context == NULL || (c->context->c.flags & (REDIS_DISCONNECTING | REDIS_FREEING)) != 0) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  luaL_argcheck(L, count > 0 && count <= ARGUMENTS_MAX, 3, "arguments");
+  size_t n = (size_t)count;
+  const char **texts = lua_newuserdata(L, n * sizeof *texts);
+  size_t *sizes = lua_newuserdata(L, n * sizeof *sizes);
+  lua_newtable(L); /* anchors numbers' texts */
+  for (int i = 0; i < count; i++) {
+    lua_rawgeti(L, 3, i + 1);
+    texts[i] = lua_tolstring(L, -1, &sizes[i]);
+    luaL_argcheck(L, texts[i] != NULL, 3, "arguments");
+    lua_rawseti(L, -2, i + 1);
+  }
+  pending *p = malloc(sizeof *p);
+  if (p == NULL)
+    return luaL_error(L, "out of memory");
+  lua_pushvalue(L, 2);
+  *p = (pending){.connection = c, .function_ref = luaL_ref(L, LUA_REGISTRYINDEX)};
+  bool fine = redisAsyncCommandArgv(c->context, on_reply, p, count, texts, sizes) == REDIS_OK;
+  if (!fine) {
+    unref(L, &p->function_ref);
+    free(p);
+  }
+  lua_pushboolean(L, fine);
+  return 1;
+}
+
+/* connection:close(why): at once; commands that wait are told "closed". */
+static int l_close(lua_State *L) {
+  drop(luaL_checkudata(L, 1, CLASS), luaL_optstring(L, 2, "closed"));
+  return 0;
+}
+
+static int l_gc(lua_State *L) {
+  connection *c = luaL_checkudata(L, 1, CLASS);
+  if (c->context != NULL) { /* only while Lua closes */
+    es_loop_leave(c->loop, &c->guest);
+    on_loop_closes(&c->guest);
+  }
+  unref(L, &c->thread_ref);
+  return 0;
+}
+
+int luaopen_eventstream_hiredis(lua_State *L);
+
+#if defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int luaopen_eventstream_hiredis(lua_State *L) {
+  luaL_newmetatable(L, CLASS);
+  lua_createtable(L, 0, 2);
+  lua_pushcfunction(L, l_command);
+  lua_setfield(L, -2, "command");
+  lua_pushcfunction(L, l_close);
+  lua_setfield(L, -2, "close");
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, l_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_connect);
+  lua_setfield(L, -2, "connect");
+  return 1;
+}
