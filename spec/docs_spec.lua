@@ -12,8 +12,8 @@ local scripted = require "spec.support.scripted"
 local test = require "eventstream.test"
 
 local LUA51 = _VERSION == "Lua 5.1" and not rawget(_G, "jit")
-local PAGES = { "app", "channel", "client", "command", "eventstream", "loop", "openresty", "request", "stream",
-  "support", "test" }
+local PAGES = { "app", "channel", "client", "command", "eventstream", "loop", "openresty", "redis", "request",
+  "stream", "support", "test" }
 
 local function contents(path)
   local file = assert(io.open(path, "rb"))
@@ -58,6 +58,7 @@ local function public_functions()
   add(list, "listener:", methods)
   add(list, "source:", require("eventstream.client").Source)
   add(list, "test.", test)
+  add(list, "redis.", require "eventstream.redis")
   add(list, "client:", getmetatable(test.request(app, "/")).__index)
   app:close { grace = 0 }
   test.finish()
@@ -87,6 +88,7 @@ end
 
 describe("documents", function()
   setup(function() -- a whole run, so that what stays of one for good is not taken for what a block left
+    pcall(require, "eventstream.hiredis")
     local app = eventstream.new()
     app:after(0, eventstream.stop)
     eventstream.run()
@@ -463,6 +465,11 @@ describe("documents", function()
       end)
       assert.same({ "x" }, client:data())
     end },
+    { "docs/redis.md", 'prefix = "chat"', function() end },
+    { "docs/redis.md", "app:channel(\"news\"):publish({ data = request.body }, resume)", function()
+      assert.matches("^%x+%-%d+$", ask("/news", { body = "x" }).body)
+    end },
+    { "README.md", 'require("eventstream.redis")', function() end },
     { "docs/test.md", 'app:stream("/greeting"', function() end },
     { "docs/test.md", '"a minute"', function() end },
   }
@@ -480,6 +487,7 @@ describe("documents", function()
           end
         end
         assert.is_truthy(entry, "no entry of the spec's runs this block")
+        if block:find "eventstream%.redis" and not pcall(require, "eventstream.hiredis") then return end
         local env = new_world()
         if entry[4] then entry[4]() end
         local code = block

@@ -107,8 +107,8 @@ static es_id_kind check_id(lua_State *L, const es_event_arg *arg) {
 
 static const char *const kinds[] = {"own", "given", "none", NULL}; /* in the order of es_id_kind */
 
-/* Hands an event to the app's backplane: relay(channel's name, kind, packed event, except, callback), which returns what
- * publish does. */
+/* Hands an event to the app's backplane: relay(channel's name, kind, packed event, except, callback, given id), which
+ * returns what publish does. */
 static int relay(lua_State *L, const es_app *app, const es_channel *ch, const es_event *event, es_id_kind kind) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, app->self_ref);
   es_get_user_table(L, -1);
@@ -125,7 +125,11 @@ static int relay(lua_State *L, const es_app *app, const es_channel *ch, const es
   else
     lua_pushnil(L);
   lua_pushvalue(L, 4);
-  lua_call(L, 5, 2);
+  if (kind == ES_ID_GIVEN)
+    lua_pushlstring(L, event->id.ptr, event->id.len);
+  else
+    lua_pushnil(L);
+  lua_call(L, 6, 2);
   if (kind != ES_ID_GIVEN || !lua_toboolean(L, -2))
     return 2;
   lua_pushlstring(L, event->id.ptr, event->id.len);

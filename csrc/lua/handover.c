@@ -180,6 +180,17 @@ static int l_sequence(lua_State *L) {
   return 1;
 }
 
+/* draw(): an epoch that nobody else has, as an id's first half. */
+static int l_draw(lua_State *L) {
+  uint64_t epoch;
+  char text[ES_ID_TEXT];
+  if (uv_random(NULL, NULL, &epoch, sizeof epoch, 0, NULL) != 0)
+    return luaL_error(L, "the system gives no random numbers");
+  es_slice id = es_id_write(text, epoch, 0);
+  lua_pushlstring(L, id.ptr, id.len - 2);
+  return 1;
+}
+
 /* clear(channel): its history is kept up to date no more. */
 static int l_clear(lua_State *L) {
   es_channel *ch = es_check_channel(L, 1);
@@ -196,11 +207,20 @@ static int l_done(lua_State *L) {
 }
 
 void es_open_handover(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"app", l_app},     {"set_app", l_set_app},         {"names", l_names},         {"channel", l_channel},
-      {"frame", l_frame}, {"set_channel", l_set_channel}, {"done", l_done},           {"add_frame", l_add_frame},
-      {"clear", l_clear}, {"add_packed", l_add_packed},   {"set_epoch", l_set_epoch}, {"sequence", l_sequence},
-      {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"app", l_app},
+                                       {"set_app", l_set_app},
+                                       {"names", l_names},
+                                       {"channel", l_channel},
+                                       {"frame", l_frame},
+                                       {"set_channel", l_set_channel},
+                                       {"done", l_done},
+                                       {"add_frame", l_add_frame},
+                                       {"clear", l_clear},
+                                       {"draw", l_draw},
+                                       {"add_packed", l_add_packed},
+                                       {"set_epoch", l_set_epoch},
+                                       {"sequence", l_sequence},
+                                       {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
   lua_setfield(L, -2, "handover");

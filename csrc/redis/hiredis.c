@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define CLASS "eventstream.hiredis"
+#define THREAD "eventstream.hiredis.thread"
 #define ARGUMENTS_MAX 100000
 
 /* What libuv watches: freed when that has let go. */
@@ -28,8 +29,8 @@ typedef struct connection {
   es_guest guest; /* first: the one is the other */
   es_loop *loop;
   redisAsyncContext *context; /* NULL once closed */
-  lua_State *L;               /* callbacks start here */
-  int thread_ref, function_ref, self_ref;
+  lua_State *L;               /* callbacks start here: the module's own thread */
+  int function_ref, self_ref;
 } connection;
 
 typedef struct pending {
@@ -239,11 +240,12 @@ static int l_connect(lua_State *L) {
   luaL_checktype(L, 4, LUA_TFUNCTION);
   connection *c = lua_newuserdata(L, sizeof *c);
   *c = (connection){.guest = {.close = on_loop_closes}, .loop = loop};
-  c->thread_ref = c->function_ref = c->self_ref = LUA_NOREF;
+  c->function_ref = c->self_ref = LUA_NOREF;
   luaL_getmetatable(L, CLASS);
   lua_setmetatable(L, -2);
-  c->L = lua_newthread(L);
-  c->thread_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_getfield(L, LUA_REGISTRYINDEX, THREAD);
+  c->L = lua_tothread(L, -1);
+  lua_pop(L, 1);
   redisAsyncContext *context =
       lua_isnil(L, 3) ? redisAsyncConnectUnix(host) : redisAsyncConnect(host, (int)luaL_checkinteger(L, 3));
   if (context == NULL)
@@ -321,7 +323,6 @@ static int l_gc(lua_State *L) {
     es_loop_leave(c->loop, &c->guest);
     on_loop_closes(&c->guest);
   }
-  unref(L, &c->thread_ref);
   return 0;
 }
 
@@ -331,6 +332,8 @@ int luaopen_eventstream_hiredis(lua_State *L);
 __attribute__((visibility("default")))
 #endif
 int luaopen_eventstream_hiredis(lua_State *L) {
+  lua_newthread(L);
+  lua_setfield(L, LUA_REGISTRYINDEX, THREAD);
   luaL_newmetatable(L, CLASS);
   lua_createtable(L, 0, 2);
   lua_pushcfunction(L, l_command);

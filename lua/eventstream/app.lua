@@ -214,10 +214,12 @@ function App.new(options)
     channel = function(who, name) return channels.find(known, app._core, who, name) end,
     known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
-      apps[app] = nil
-      driver.leave(app)
-      if app._place and app._place.closed then app._place:closed() end
-      if not App.any_busy() then driver.stop() end
+      local function over()
+        apps[app] = nil
+        driver.leave(app)
+        if not App.any_busy() then driver.stop() end
+      end
+      if app._place and app._place.closed then app._place:closed(over) else over() end
     end,
   }
   app._hooks = hooks
@@ -235,7 +237,7 @@ end
 --- Whether any app has something to do.
 function App.any_busy()
   for app in pairs(apps) do
-    if app._core:busy() then return true end
+    if app._core:busy() or app._place and app._place.draining then return true end
   end
   return false
 end

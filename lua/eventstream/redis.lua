@@ -1,0 +1,675 @@
+--- eventstream.redis: a backplane for apps in several processes, on one machine or many, by Redis and its streams.
+---
+--- A channel is a Redis stream. A script appends an event and gives it its number, one for the whole prefix, in one
+--- step. A process reads the channels that it has subscribers for: a channel's history first, then, with one XREAD over
+--- all of them, what is new, into the same logs as ever. So what a client resumes from is its process' own log.
+---
+--- Positions are those of a history whose newest part Redis may lose. Each run of Redis, or of a replica that takes
+--- over, begins a term, with a nonce of its own and numbers above all that were. An id names the term in which it was
+--- written, and stands for its position if that lies within what the next term has of it; else a gap is told.
+local check = require "eventstream.check"
+local core = require "eventstream.core"
+local place = require "eventstream.place"
+
+local M = {}
+
+local BLOCK_MS = 5000        -- of an XREAD
+local PATIENCE = 5           -- seconds for a reply, beside that
+local AGAIN_SECONDS = { 0.1, 0.5, 1, 2 } -- between two attempts to connect
+local LEAP = 2 ^ 20          -- numbers that a term leaps ahead, and has for each second since 1970
+local TERMS = 64             -- that are remembered
+local IDLE_SECONDS = 30      -- a channel without subscribers is read so much longer
+local NAMES = 100000         -- channels whose last number is remembered
+local NO_LIMIT_MS = 0
+
+-- --- What runs inside Redis ---
+
+-- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
+-- that they are above all that were, also where nobody knows these any more.
+-- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
+-- numbers that the caller knows are gone.
+local HELLO = [[
+local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms')
+local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
+if state[1] == ARGV[1] and known <= sequence then return { string.format('%.0f', sequence), terms, 0 } end
+local lost = known > sequence and 1 or 0
+local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), redis.call('TIME')[1] * tonumber(ARGV[3]))
+if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
+terms = terms .. ARGV[2]
+local _, count = string.gsub(terms, ';', ';')
+for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', start), 'terms', terms)
+return { string.format('%.0f', start), terms, lost }
+]]
+
+-- Appends an event, or finds that it was appended already.
+-- KEYS: state, channels, stream, done, control. ARGV: run, process, its count, channel, kind, packed, history,
+-- milliseconds, channels that are remembered. Returns its number.
+local PUBLISH = [[
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
+local done = redis.call('HGET', KEYS[4], ARGV[2])
+if done then
+  local count, number = string.match(done, '^(%d+) (%d+)$')
+  if tonumber(count) >= tonumber(ARGV[3]) then return number end
+end
+local number = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 1))
+local before = redis.call('ZSCORE', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[1], 'floor') or '0'
+before = string.format('%.0f', tonumber(before))
+local time = redis.call('TIME')
+if ARGV[5] == 'close' or ARGV[5] == 'loss' then -- for all processes
+  if ARGV[5] == 'close' then redis.call('DEL', KEYS[3]) end
+  redis.call('XADD', KEYS[5], 'MAXLEN', 1000, number .. '-0', 'k', ARGV[5], 'c', ARGV[4], 'g', '0')
+else
+  redis.call('XADD', KEYS[3], 'MAXLEN', math.max(tonumber(ARGV[7]), 1), number .. '-0', 'k', ARGV[5], 't',
+    string.format('%.0f', time[1] * 1000 + time[2] / 1000), 'n', ARGV[2] .. ' ' .. ARGV[3], 'p', ARGV[6], 'g', before)
+  if ARGV[8] ~= '0' then
+    redis.call('PEXPIRE', KEYS[3], ARGV[8])
+  else
+    redis.call('PERSIST', KEYS[3])
+  end
+end
+if ARGV[5] ~= 'loss' then redis.call('ZADD', KEYS[2], number, ARGV[4]) end
+if redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[9]) then
+  local oldest = redis.call('ZPOPMIN', KEYS[2])
+  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', tonumber(oldest[2])))
+end
+redis.call('HSET', KEYS[4], ARGV[2], ARGV[3] .. ' ' .. number)
+redis.call('PEXPIRE', KEYS[4], 86400000)
+return number
+]]
+
+-- All that is kept of a channel. KEYS: state, channels, stream. ARGV: channel. Returns: the number, the channel's last
+-- number, its entries, the time in milliseconds.
+local HISTORY = [[
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
+local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
+local time = redis.call('TIME')
+return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000) }
+]]
+
+-- Errors that tell of another state of Redis than the connection was made for.
+local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
+
+local Backplane = {}
+Backplane.__index = Backplane
+
+local Place = {}
+Place.__index = Place
+
+local OPTIONS = {
+  host = check.string, port = check.port, path = check.path, username = check.string, password = check.string,
+  prefix = check.string, waiting = check.whole(0), waiting_bytes = check.whole(0),
+  on_state = check.callable,
+}
+
+---@class eventstream.RedisOptions
+---@field host string? default "127.0.0.1"
+---@field port integer? default 6379
+---@field path string? a Unix socket, in the place of both
+---@field username string?
+---@field password string?
+---@field prefix string? of all keys; default "eventstream"
+---@field waiting integer? events that are kept while Redis is away; default 10000
+---@field waiting_bytes integer? of theirs; default 16777216
+---@field on_state fun(state: "connected"|"disconnected", message: string?)? default: told to the operator
+
+local hiredis, missing
+
+local function load_client()
+  if place.nginx then error("redis: inside nginx it is not there yet; its workers share a dict", 0) end
+  if not hiredis then
+    local found, module = pcall(require, "eventstream.hiredis")
+    if not found then missing = module else hiredis = module end
+  end
+  if not hiredis then
+    error("redis: it needs hiredis, which was not there when eventstream was built (libhiredis-dev, hiredis-devel)",
+      0)
+  end
+  return missing
+end
+
+local function new(options)
+  options = check.options("redis", options, OPTIONS)
+  if options.path and (options.host or options.port) then error("redis: give a path, or host and port", 0) end
+  load_client()
+  return setmetatable({ options = options, prefix = options.prefix or "eventstream" }, Backplane)
+end
+
+--- A backplane for eventstream.new. It connects by itself, and again when it is cut; nothing is asked of Redis before
+--- the app is made.
+---@param options eventstream.RedisOptions?
+function M.new(options)
+  return (check.call(new, options))
+end
+
+-- --- A place of an app ---
+
+local function now() return core.now() end
+
+--- Called by eventstream.new.
+function Backplane:attach(app)
+  if self.app then error("new: a backplane is for one app; make another one", 0) end
+  self.app = app
+  local token = core.handover.draw()
+  local place_ = setmetatable({
+    app = app, backplane = self, options = self.options, token = token, count = 0, waiting = {}, first = 1, last = 0,
+    bytes = 0, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
+    windows = setmetatable({}, { __mode = "k" }),
+    attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
+  }, Place)
+  for key, name in pairs { state = "state", channels = "channels", done = "done", control = "control" } do
+    place_[key .. "_key"] = self.prefix .. ":" .. name
+  end
+  app._core:join(token .. "-0")
+  app._hooks.relay = function(...) return place_:relay(...) end
+  app._hooks.prepare = function(...) return place_:prepare(...) end
+  place_.timer = app:every(1, function() place_:tick() end)
+  app:after(0, function() place_:connect() end)
+  return place_
+end
+
+function Place:key(channel) return self.backplane.prefix .. ":channel:" .. channel end
+
+function Place:tell(state, message)
+  if self.state == state and self.told == message then return end
+  self.state, self.told = state, message
+  if self.options.on_state then return self.options.on_state(state, message) end
+  if state == "disconnected" then place.tell("redis: " .. message) else place.tell "redis: connected" end
+end
+
+-- Calls a command of one of the two connections; cuts that connection where no reply comes in time.
+function Place:call(connection, seconds, arguments, fn)
+  local asked = { due = now() + seconds }
+  local calls = self.calls[connection]
+  calls[asked] = true
+  local fine = connection:command(function(reply, message)
+    calls[asked] = nil
+    fn(reply, message)
+  end, arguments)
+  if not fine then
+    calls[asked] = nil
+    fn(nil, "closed")
+  end
+  core.loop.wake()
+end
+
+-- --- Connecting ---
+
+function Place:drop(message)
+  if self.over and not self.commands and not self.reader then return end
+  local drained = self.drained
+  local commands, reader = self.commands, self.reader
+  self.commands, self.reader, self.ready, self.blocked = nil, nil, false, false
+  self.generation, self.busy, self.pinged = (self.generation or 0) + 1, false, false
+  if commands then commands:close(message) end
+  if reader then reader:close(message) end
+  if drained then return drained() end
+  if self.over then return end
+  self:tell("disconnected", message)
+  self.sent = self.first - 1 -- they are sent again: what was done already is found out
+  local seconds = AGAIN_SECONDS[math.min(self.attempts + 1, #AGAIN_SECONDS)]
+  self.attempts = self.attempts + 1
+  self.app:after(seconds * (1 + 0.5 * math.random()), function() self:connect() end)
+end
+
+local function open(self, on)
+  local options = self.options
+  local loop = core.loop.pointer()
+  local connection, message
+  if options.path then
+    connection, message = hiredis.connect(loop, options.path, nil, on)
+  else
+    connection, message = hiredis.connect(loop, options.host or "127.0.0.1", options.port or 6379, on)
+  end
+  core.loop.wake()
+  return connection, message
+end
+
+function Place:connect()
+  if self.over or self.commands then return end
+  self.calls = {}
+  self.generation = (self.generation or 0) + 1
+  local generation = self.generation
+  local up = 0
+  local function fail(message)
+    if generation == self.generation and message ~= "closed" then self:drop(message) end -- else the cause is told next
+  end
+  local function on(what, message)
+    if generation ~= self.generation then return end
+    if what == "closed" then return fail(message) end
+    up = up + 1
+    if up == 2 then self:greet(fail) end
+  end
+  local commands, why = open(self, on)
+  if not commands then return fail(why) end
+  self.commands = commands
+  local reader
+  reader, why = open(self, on)
+  if not reader then return fail(why) end
+  self.reader = reader
+  self.calls = { [commands] = { [{ due = now() + PATIENCE }] = "connecting" }, [reader] = {} }
+end
+
+-- The run of Redis that this is: of the process, and of the history that it replicates.
+local function run_of(info)
+  local run, replicated = info:match "run_id:(%x+)", info:match "master_replid:(%x+)"
+  return (run or "?") .. "/" .. (replicated or "?")
+end
+
+function Place:greet(fail)
+  local options, commands, reader = self.options, self.commands, self.reader
+  self.calls[commands] = {}
+  local function each(connection, list, done)
+    local i = 0
+    local function go(reply, message)
+      if message then return fail(message) end
+      if i > 0 and list[i].take then list[i].take(reply) end
+      i = i + 1
+      if not list[i] then return done() end
+      self:call(connection, PATIENCE, list[i], go)
+    end
+    go(true)
+  end
+  local auth = options.password and { "AUTH", options.password } or nil
+  if auth and options.username then auth = { "AUTH", options.username, options.password } end
+  local first, second = {}, {}
+  if auth then first[1], second[1] = auth, auth end
+  local info = ""
+  first[#first + 1] = { "INFO", "server", take = function(reply) info = info .. reply end }
+  first[#first + 1] = { "INFO", "replication", take = function(reply) info = info .. reply end }
+  for name, text in pairs { hello_sha = HELLO, publish_sha = PUBLISH, history_sha = HISTORY } do
+    first[#first + 1] = { "SCRIPT", "LOAD", text, take = function(reply) self[name] = reply end }
+  end
+  second[#second + 1] = { "CLIENT", "ID", take = function(reply) self.reader_id = ("%.0f"):format(reply) end }
+  each(reader, second, function()
+    each(commands, first, function()
+      if info:match "role:slave" then return fail "it is a replica, which takes no events" end
+      self.run = run_of(info)
+      local known = math.max(self.known, core.handover.sequence(self.app._core))
+      self:call(commands, PATIENCE, { "EVALSHA", self.hello_sha, 1, self.state_key, self.run, core.handover.draw(),
+        ("%.0f"):format(LEAP), TERMS, ("%.0f"):format(known) }, function(reply, message)
+          if not reply then return fail(message) end
+          self:greeted(tonumber(reply[1]), reply[2], reply[3] == 1)
+        end)
+    end)
+  end)
+end
+
+-- The terms: which ones there were, and up to which number the next one has each.
+function Place:take_terms(text)
+  self.terms = {}
+  for nonce, stop in text:gmatch "(%x+):?(%d*)" do
+    self.terms[nonce] = stop ~= "" and tonumber(stop) or math.huge
+    self.epoch = nonce
+  end
+  core.handover.set_epoch(self.app._core, self.epoch .. "-0")
+end
+
+function Place:greeted(number, terms, lost)
+  self.attempts = 0
+  local begun = self.begun
+  self:take_terms(terms)
+  self.begun, self.ready = true, true
+  if not begun then self.app._core:pass(number) end -- before anybody subscribed: nothing of that is ours
+  if lost then self:announce_loss() end
+  self.lapsed = begun -- what was read already may have holes
+  self:tell "connected"
+  self:flush()
+  self:read()
+end
+
+-- --- Publishing ---
+
+-- What waits is sent, in order; it is forgotten when Redis has answered.
+function Place:flush()
+  if not self.ready then return end
+  local generation = self.generation
+  while self.sent < self.last do
+    self.sent = self.sent + 1
+    local item = self.waiting[self.sent]
+    local arguments = { "EVALSHA", self.publish_sha, 5, self.state_key, self.channels_key, self:key(item.name),
+      self.done_key, self.control_key, self.run, self.token, ("%.0f"):format(item.count), item.name, item.kind,
+      item.packed,
+      item.history, item.milliseconds, NAMES }
+    local at = self.sent
+    self:call(self.commands, PATIENCE, arguments, function(reply, message)
+      if generation ~= self.generation then return end
+      if not reply and message == "closed" then return end
+      if not reply and ANEW[message:match "^%u+"] then return self:drop(message) end
+      self:published(at, reply, message)
+    end)
+  end
+end
+
+function Place:published(at, reply, message)
+  local item = self.waiting[at]
+  if not item then return end
+  self.waiting[at] = nil
+  self.bytes = self.bytes - #item.packed
+  while self.first <= self.last and not self.waiting[self.first] do self.first = self.first + 1 end
+  if self.first > self.last then self.first, self.last, self.sent = 1, 0, 0 end
+  local number = tonumber(reply)
+  if number then self.known = math.max(self.known, number) end
+  if not number or not self.reading[item.name] then self.excepts[item.count] = nil end
+  if self.drained and self.first > self.last then self.drained() end
+  if not item.callback then
+    if not number then place.tell(("redis: an event of %s is lost: %s"):format(item.name, message)) end
+    return
+  end
+  local id = item.given or item.kind == "none" or ("%s-%.0f"):format(self.epoch, number or 0)
+  local function trace(failure) return { tostring(failure), debug.traceback("", 2) } end
+  local ok, failure = xpcall(function() item.callback(number and id or nil, message) end, trace)
+  if not ok then self.app._hooks.report(failure[1], failure[2]) end
+end
+
+--- What the core calls for each event that is published, and for a channel that is closed.
+function Place:relay(name, kind, packed, except, callback, given)
+  if self.over then return nil, "closed" end
+  packed = packed or ""
+  local most = self.options.waiting or 10000
+  if self.last - self.first + 1 >= most or self.bytes + #packed > (self.options.waiting_bytes or 16777216) then
+    local why = ("redis is %s, and too much waits for it"):format(self.ready and "slow" or "away")
+    if callback then self.app:after(0, function() callback(nil, why) end) end
+    return nil, why
+  end
+  local history, _, seconds = require("eventstream.channels").bounds(self.app._channels, name)
+  self.count = self.count + 1
+  self.last = self.last + 1
+  self.waiting[self.last] = {
+    name = name, kind = kind, packed = packed, callback = callback, given = given, count = self.count,
+    history = history,
+    milliseconds = seconds > 0 and math.ceil(seconds * 1000) or NO_LIMIT_MS,
+  }
+  self.bytes = self.bytes + #packed
+  if except then self.excepts[self.count] = except end
+  self:flush() -- into hiredis' buffer, which is written when the callback has returned
+  return true
+end
+
+-- --- Reading ---
+
+-- Tells every process that numbers were lost, which this one knows.
+function Place:announce_loss()
+  self:relay("", "loss")
+end
+
+local function entry_of(name, entry)
+  local fields = { name = name, number = tonumber((entry[1]:match "^%d+")) }
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  return fields
+end
+
+-- Appends what has come of several channels, in the order of the numbers.
+function Place:take(streams)
+  local app = self.app
+  local list, time = self.losses, os.time() * 1000
+  self.losses = {}
+  for _, stream in ipairs(streams) do
+    local name = self.names[stream[1]]
+    for _, raw in ipairs(stream[2]) do
+      local entry = entry_of(name, raw)
+      local read = self.reading[name]
+      if read then
+        local before = tonumber(entry.g)
+        if before > read.last then -- those between are gone
+          list[#list + 1] = { number = before, lost = true }
+        end
+        read.last = entry.number
+      end
+      list[#list + 1] = entry
+    end
+  end
+  table.sort(list, function(a, b) return a.number < b.number end)
+  for _, entry in ipairs(list) do
+    if entry.lost or entry.k == "loss" then
+      app._core:lose(entry.number)
+    elseif entry.k == "close" then
+      local channel = app._hooks.known("channel", entry.c)
+      if channel then channel:_end() end
+      self.reading[entry.c] = nil
+      app._core:pass(entry.number)
+    else
+      local read = self.reading[entry.name]
+      local process, count = entry.n:match "^(%x+) (%d+)$"
+      local except
+      if process == self.token then
+        except = self.excepts[tonumber(count)]
+        self.excepts[tonumber(count)] = nil
+      end
+      local age = math.max(0, time - tonumber(entry.t))
+      if read then read.channel:_deliver(entry.k, entry.p, except, entry.number, age) end
+      app._core:pass(entry.number)
+    end
+  end
+end
+
+-- A channel's whole history, up to where this process is; the rest comes as ever.
+function Place:prime(name, reply)
+  local handover, app = core.handover, self.app
+  local channel = app._hooks.channel("subscribe", name)
+  local at = handover.sequence(app._core)
+  local last, entries, time = tonumber(reply[2]), reply[3], tonumber(reply[4])
+  local list = {}
+  for i, raw in ipairs(entries) do list[i] = entry_of(name, raw) end
+  local gone = list[1] and tonumber(list[1].g) or last
+  handover.clear(channel)
+  handover.set_channel(channel, gone, gone, true)
+  local read = { channel = channel, last = gone, idle = 0 }
+  for _, entry in ipairs(list) do
+    if entry.number <= at then
+      handover.add_packed(channel, entry.number, math.max(0, time - tonumber(entry.t)), entry.k, entry.p)
+      read.last = entry.number
+    end
+  end
+  handover.done(channel)
+  self.reading[name] = read
+end
+
+-- The next round of the reader, which has one at a time: new channels' histories, then what is new of all.
+function Place:read()
+  if not self.ready or self.busy then return end
+  local generation = self.generation
+  self.busy = true
+  local function fail(message)
+    if generation == self.generation and message ~= "closed" then self:drop(message) end
+  end
+  local function guarded(fn)
+    return function(reply, message)
+      if generation ~= self.generation then return end
+      if reply == nil then return fail(message) end
+      local ok, failure = pcall(fn, reply)
+      if not ok then fail(tostring(failure)) end
+    end
+  end
+  local wanted, waiters = self.wanted, self.waiters
+  self.wanted, self.waiters = {}, {}
+  local left, head = 0, 0
+  local lapsed = self.lapsed
+  self.lapsed = false
+
+  local function finish()
+    self.busy = false
+    for _, resume in ipairs(waiters) do resume(true) end
+    self:read()
+  end
+
+  local function read_new()
+    local arguments = { "XREAD" }
+    local block = left == -1
+    if block then
+      arguments[2], arguments[3] = "BLOCK", BLOCK_MS
+      self.blocked = true
+    end
+    local from = ("%.0f-0"):format(core.handover.sequence(self.app._core))
+    local keys = { self.control_key }
+    self.names = { [self.control_key] = "" }
+    for name in pairs(self.reading) do
+      local key = self:key(name)
+      keys[#keys + 1] = key
+      self.names[key] = name
+    end
+    arguments[#arguments + 1] = "STREAMS"
+    for _, key in ipairs(keys) do arguments[#arguments + 1] = key end
+    for _ = 1, #keys do arguments[#arguments + 1] = from end
+    self:call(self.reader, PATIENCE + BLOCK_MS / 1000, arguments, guarded(function(reply)
+      self.blocked = false
+      self:take(reply or {})
+      if not block then self.app._core:pass(head) end
+      finish()
+    end))
+  end
+
+  local names = {}
+  for name in pairs(wanted) do names[#names + 1] = name end
+  if lapsed then
+    for name, read in pairs(self.reading) do names[#names + 1] = { name = name, read = read } end
+  end
+  if #names == 0 and #waiters == 0 then
+    left = -1
+    return read_new()
+  end
+  if #names == 0 then names[1] = { name = "" } end -- only where the head is
+  left = #names
+  for _, each in ipairs(names) do
+    local name = type(each) == "table" and each.name or each
+    self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 3, self.state_key, self.channels_key,
+      self:key(name), name }, guarded(function(reply)
+        head = math.max(head, tonumber(reply[1]))
+        if type(each) ~= "table" then
+          self:prime(name, reply)
+        elseif each.read then -- what is gone altogether, and leaves no entry to tell of it
+          local last = tonumber(reply[2])
+          if #reply[3] == 0 and last > each.read.last then
+            each.read.last = last
+            self.losses[#self.losses + 1] = { number = last, lost = true } -- told in its order
+          end
+        end
+        left = left - 1
+        if left == 0 then read_new() end
+      end))
+  end
+end
+
+-- Ends the reader's waiting for what is new: something else is to be read.
+function Place:poke()
+  if self.busy and self.blocked then
+    self.blocked = false
+    self:call(self.commands, PATIENCE, { "CLIENT", "UNBLOCK", self.reader_id }, function() end)
+  else
+    self:read()
+  end
+end
+
+function Place:tick()
+  if self.over then return end
+  if self.commands then
+    for _, calls in pairs(self.calls) do
+      for asked in pairs(calls) do
+        if now() > asked.due then return self:drop "it does not answer" end
+      end
+    end
+  end
+  for name, read in pairs(self.reading) do
+    read.idle = read.channel.subscribers > 0 and 0 or read.idle + 1
+    if read.idle > IDLE_SECONDS then
+      core.handover.clear(read.channel)
+      self.reading[name] = nil
+    end
+  end
+  if self.ready and not self.pinged then -- a connection that nobody uses may be gone
+    self.pinged = true
+    self:call(self.commands, PATIENCE, { "PING" }, function() self.pinged = false end)
+  end
+end
+
+-- --- Subscribing ---
+
+-- The same position under the term of now, or an id that stands for nothing.
+function Place:translate(id)
+  local nonce, number = id:match "^(%x+)%-(%d+)$"
+  if not nonce or #nonce ~= 16 then return id, 0 end -- the script's own
+  number = tonumber(number)
+  local stop = self.terms[nonce]
+  if not stop or number > stop then return id:gsub("^%x+", ("0"):rep(16)), 0 end
+  return ("%s-%.0f"):format(self.epoch, number), number
+end
+
+local function names_of(what)
+  local list = {}
+  for _, each in ipairs(type(what) == "table" and what or { what }) do
+    local name = type(each) == "string" and each or core.is_channel(each) and each.name or nil
+    if name and name ~= "" then list[#list + 1] = name end
+  end
+  return list
+end
+
+--- Called before a stream subscribes: waits until its channels are read. Returns the options to go on with; or nil and
+--- why not.
+function Place:prepare(stream, what, options)
+  local window = self.windows[stream]
+  local first = not window or window == core.loop.turns()
+  local id = options and options.since
+  if id == nil and first then id = stream.last_event_id end
+  local plain = type(id) ~= "string" or id == "" or id == "live"
+  local names, waited = names_of(what), false
+  while true do
+    local missing_ = not self.begun
+    for _, name in ipairs(names) do
+      if not self.reading[name] then
+        self.wanted[name] = true
+        missing_ = true
+      else
+        self.reading[name].idle = 0
+      end
+    end
+    local _, number = 0, 0
+    if not plain and self.begun then _, number = self:translate(id) end
+    if not missing_ and number <= core.handover.sequence(self.app._core) then break end
+    if not core.in_handler() then
+      self:poke()
+      return nil, "not yet: with a backplane, a callback can only subscribe to what is read already"
+    end
+    if not waited then -- the head goes out, as subscribe promises, however long Redis takes
+      waited = true
+      local open_, message = stream:sleep(0)
+      if not open_ then return nil, message end
+    end
+    local fine, message = require("eventstream").await(function(resume)
+      self.waiters[#self.waiters + 1] = resume
+      self:poke()
+    end)
+    if not fine then return nil, message end
+    if number > core.handover.sequence(self.app._core) and not missing_ then break end -- of the future: a gap
+  end
+  self.windows[stream] = core.loop.turns()
+  if plain then return options end
+  local copy = {}
+  for name, value in pairs(options or {}) do copy[name] = value end
+  copy.since = (self:translate(id))
+  return copy
+end
+
+--- The app is closed: calls the function when what was published before has reached Redis, or has had its time.
+function Place:closed(over)
+  self.over, self.draining = true, true
+  if self.timer then self.timer:stop() end
+  local patience
+  local function finish()
+    self.draining, self.drained = false, nil
+    if patience then patience:stop() end
+    self:drop "closed"
+    over()
+  end
+  if not self.ready or self.first > self.last then return finish() end
+  patience = core.source(1, finish) -- for its timer, which needs no app
+  patience:wait(PATIENCE)
+  self.drained = finish
+end
+
+-- Of what several nginx workers have in common: here each process has its own.
+function Place.tell_members() end
+function Place.collect() end
+function Place.leads() return true end
+
+return M

@@ -1,0 +1,407 @@
+--- eventstream.redis: apps that have their channels in common by a real Redis, which comes late, dies, forgets.
+
+local net = require "spec.support.net"
+local reader = require "spec.support.reader"
+local redis_server = require "spec.support.redis"
+
+local found = pcall(require, "eventstream.hiredis")
+
+describe("eventstream.redis", function()
+  if not found or not redis_server.program then
+    pending "needs hiredis and redis-server"
+    return
+  end
+
+  local redis = require "eventstream.redis"
+
+  local function serve_nothing()
+    local app
+    app = net.serve(function() end, { backplane = redis.new { port = 1, on_state = function() app.told = true end } })
+    return app
+  end
+
+  local server, states
+
+  setup(function() -- what stays of the module is not what a test left
+    local app = serve_nothing()
+    net.wait(function() return app.told end)
+    pcall(net.finish)
+  end)
+
+  before_each(function() states = {} end)
+
+  after_each(function()
+    redis_server.finish() -- first: a process that runs has functions of its own
+    net.finish()
+  end)
+
+  -- An app that stands for a process of its own.
+  local function serve(options, define)
+    local state = {}
+    states[#states + 1] = state
+    options = options or {}
+    options.port = options.port or server and server.port
+    options.on_state = function(what, message) state[#state + 1] = message and what .. ": " .. message or what end
+    local channels = options.channels
+    options.channels = nil
+    local app, port = net.serve(function(a)
+      a:stream("/", function(stream, request)
+        local names = {}
+        for name in request.query.to:gmatch "[^,]+" do names[#names + 1] = name end
+        local result, why = stream:subscribe(names, { newcomer = request.query.all and "all" or nil })
+        stream.data = result or why
+      end)
+      if define then define(a) end
+    end, { backplane = redis.new(options), channels = channels, retry = false })
+    return app, port, state
+  end
+
+  local function connected(state)
+    net.wait(function() return state[#state] == "connected" end, function() return table.concat(state, "; ") end)
+  end
+
+  -- A subscriber: its events, and the last id.
+  local function join(port, to, id)
+    local client = net.connect(port):request("GET", "/?to=" .. to, { id and "Last-Event-ID: " .. id or "X: y" })
+    local self = { client = client }
+    function self.events()
+      local body = client.received:match "\r\n\r\n(.*)$" or ""
+      local text = body:gsub("%x+\r\n(.-)\r\n", "%1")
+      local list = {}
+      local events, rest = reader.read(text)
+      for i, event in ipairs(events) do list[i] = event.type == "gap" and "gap " .. event.data or event.data end
+      self.last = rest.last_event_id ~= "" and rest.last_event_id or nil
+      return list
+    end
+    function self.has(...)
+      local wanted = table.concat({ ... }, " ")
+      net.wait(function() return table.concat(self.events(), " ") == wanted end, function()
+        return wanted .. "; there is: " .. table.concat(self.events(), " ")
+      end, 25)
+      return self
+    end
+    function self.leave()
+      self.events()
+      client:close()
+      return self.last
+    end
+    net.wait(function()
+      self.events()
+      return self.last
+    end, function() return "the first id; there is: " .. client.received end, 25)
+    return self
+  end
+
+  local function publish(app, name, event)
+    local id, why, done
+    app:channel(name):publish(event, function(a, b) id, why, done = a, b, true end)
+    net.wait(function() return done end, "publish", 25)
+    return id, why
+  end
+
+  describe("brings what is published anywhere to every subscriber", function()
+    it("everywhere, once, in one order", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local two, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a, b = join(port_one, "a,b"), join(port_two, "a,b")
+      local wanted = {}
+      for i = 1, 50 do
+        wanted[i] = tostring(i)
+        publish(i % 2 == 0 and one or two, i % 3 == 0 and "a" or "b", i)
+      end
+      a.has((unpack or table.unpack)(wanted))
+      b.has((unpack or table.unpack)(wanted))
+      assert.same({ a.events() }, { b.events() })
+      assert.equal(a.last, b.last)
+    end)
+
+    it("at once, however many are under way", function()
+      server = redis_server.start()
+      local one, _, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local client = join(port_two, "a")
+      local wanted = {}
+      for i = 1, 500 do
+        wanted[i] = tostring(i)
+        assert.is_true(one:channel("a"):publish(i))
+      end
+      client.has((unpack or table.unpack)(wanted))
+    end)
+
+    it("but for the one that is left out, and not those that want no id", function()
+      server = redis_server.start()
+      local app, port, state = serve()
+      local _, port_two, state_two = serve()
+      connected(state)
+      connected(state_two)
+      local a, b, c = join(port, "a"), join(port, "a"), join(port_two, "a")
+      local first = app:channel("a"):streams()[1]
+      app:channel("a"):publish("x", { except = first })
+      app:channel("a"):publish { id = false, data = "live" }
+      app:channel("a"):publish "y"
+      c.has("x", "live", "y")
+      net.wait(function() return #a.events() + #b.events() == 5 end)
+      assert.same({ "live", "y" }, #a.events() == 2 and a.events() or b.events())
+      join(port_two, "a", c.last:gsub("%d+$", "0")).has("x", "y")
+    end)
+
+    it("and closes a channel for all", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local two, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a, b = join(port_one, "a"), join(port_two, "a")
+      publish(one, "a", "x")
+      a.has "x"
+      b.has "x"
+      two:channel("a"):close()
+      net.wait(function() return a.client.ended and b.client.ended end)
+      join(port_one, "a", a.last).has "gap a"
+    end)
+  end)
+
+  describe("resumes", function()
+    it("anywhere, several channels by one id, without a hole", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a = join(port_one, "a,b")
+      publish(one, "a", "a1")
+      publish(one, "b", "b1")
+      a.has("a1", "b1")
+      local id = a.leave()
+      publish(one, "b", "b2")
+      publish(one, "c", "other")
+      publish(one, "a", "a2")
+      local b = join(port_two, "a,b", id).has("b2", "a2") -- which that one has never read
+      publish(one, "a", "a3")
+      b.has("b2", "a2", "a3")
+      join(port_one, "a,b", b.leave()).has()
+    end)
+
+    it("one who comes from a process that was ahead", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a, quiet = join(port_one, "a"), join(port_two, "quiet")
+      for i = 1, 5 do publish(one, "a", i) end
+      a.has("1", "2", "3", "4", "5")
+      join(port_two, "quiet", a.last).has() -- no event of its own has told that one of these numbers
+      quiet.leave()
+    end)
+
+    it("and tells of what is gone: by the limit, or with its channel", function()
+      server = redis_server.start()
+      local options = { channels = { small = { history = 2 }, short = { history_seconds = 0.2 } } }
+      local one, port_one, state_one = serve { channels = options.channels }
+      local _, port_two, state_two = serve { channels = options.channels }
+      connected(state_one)
+      connected(state_two)
+      local a = join(port_one, "small,short")
+      publish(one, "short", "s")
+      for i = 1, 3 do publish(one, "small", i) end
+      a.has("s", "1", "2", "3")
+      local first = a.last:gsub("%d+$", "0")
+      join(port_two, "small", first).has("gap small", "2", "3")
+      net.wait(function() return server:ask("EXISTS", "eventstream:channel:short") == "0" end)
+      join(port_two, "short", first).has "gap short"
+      join(port_two, "never", first).has()
+    end)
+
+    it("within what a script gives as ids", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      for i = 1, 3 do assert.equal("own" .. i, publish(one, "a", { id = "own" .. i, data = i })) end
+      join(port_two, "a", "own1").has("2", "3")
+      join(port_one, "a", "own9").has("gap a", "1", "2", "3")
+    end)
+  end)
+
+  describe("when Redis", function()
+    it("is not there at first, the app serves, and connects later", function()
+      local port = require("spec.support.houses").free_port()
+      local app, own, state = serve({ port = port }, function(a) a:get("/x", function() return "served" end) end)
+      net.wait(function() return state[1] end)
+      assert.matches("^disconnected: Connection refused", state[1])
+      local status, _, body = net.connect(own):get("/x"):take()
+      assert.same({ 200, "served" }, { status, body })
+      app:channel("a"):publish "kept"
+      server = redis_server.start("", port)
+      connected(state)
+      join(own, "a", "0000000000000000-0").has("gap a", "kept")
+    end)
+
+    it("is away, what is published waits up to a limit, and is then refused", function()
+      server = redis_server.start "--appendonly yes"
+      local app, port, state = serve { waiting = 3 }
+      connected(state)
+      local client = join(port, "a")
+      server:kill()
+      net.wait(function() return state[#state]:find "^disconnected" end)
+      for i = 1, 3 do assert.is_true(app:channel("a"):publish(i)) end
+      local id, why = app:channel("a"):publish(4)
+      assert.is_nil(id)
+      assert.equal("redis is away, and too much waits for it", why)
+      server:begin()
+      connected(state)
+      client.has("1", "2", "3")
+      publish(app, "a", 5)
+      client.has("1", "2", "3", "5")
+    end)
+
+    it("comes back with all that it had, nothing is missed, and ids are good", function()
+      server = redis_server.start "--appendonly yes"
+      local one, port_one, state_one = serve()
+      local two, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a = join(port_one, "a")
+      publish(one, "a", 1)
+      a.has "1"
+      local id = a.last
+      publish(one, "a", 2)
+      server:kill()
+      net.wait(function() return state_one[#state_one]:find "^disc" and state_two[#state_two]:find "^disc" end)
+      two:channel("a"):publish(3)
+      server:begin()
+      connected(state_one)
+      connected(state_two)
+      a.has("1", "2", "3")
+      assert.not_equal(id:match "^%x+", a.last:match "^%x+") -- another term
+      join(port_two, "a", id).has("2", "3")
+      join(port_two, "a", a.last).has()
+    end)
+
+    it("comes back with nothing, that is told, and no id is taken for another", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a = join(port_one, "a")
+      for i = 1, 3 do publish(one, "a", i) end
+      a.has("1", "2", "3")
+      local id = a.last
+      server:kill()
+      net.wait(function() return state_one[#state_one]:find "^disc" and state_two[#state_two]:find "^disc" end)
+      server:begin()
+      connected(state_one)
+      connected(state_two)
+      for i = 4, 9 do publish(one, "a", i) end
+      a.has("1", "2", "3", "gap a", "4", "5", "6", "7", "8", "9")
+      join(port_two, "a", id).has("gap a", "4", "5", "6", "7", "8", "9")
+    end)
+
+    it("stands still for a moment, everybody waits", function()
+      server = redis_server.start()
+      local app, port, state = serve()
+      connected(state)
+      local client = join(port, "a")
+      server:pause()
+      app:channel("a"):publish "x"
+      local fired = false
+      app:after(1, function() fired = true end)
+      net.wait(function() return fired end)
+      local before = #client.events()
+      server:resume()
+      client.has "x"
+      assert.equal(0, before)
+      assert.equal(1, #state) -- nothing was cut
+    end)
+
+    it("has no memory left, who publishes is told", function()
+      server = redis_server.start "--maxmemory 2mb --maxmemory-policy noeviction"
+      local app, port, state = serve()
+      connected(state)
+      local client = join(port, "a")
+      local refused
+      for _ = 1, 60 do
+        local id, why = publish(app, "a", ("x"):rep(50000))
+        if not id then
+          refused = why
+          break
+        end
+      end
+      assert.matches("OOM", refused)
+      assert.is_true(#client.events() > 0)
+      assert.equal("connected", state[#state])
+    end)
+
+    it("wants another password, that is said, and the app serves", function()
+      server = redis_server.start "--requirepass right"
+      local _, port, state = serve({ password = "wrong" }, function(a) a:get("/x", function() return "served" end) end)
+      net.wait(function() return state[1] end)
+      assert.matches("^disconnected: WRONGPASS", state[1])
+      assert.equal(200, (net.connect(port):get("/x"):take()))
+      local other, _, fine = serve { password = "right" }
+      connected(fine)
+      assert.matches("^%x+%-%d+$", publish(other, "a", "x"))
+    end)
+
+    it("is a replica, no event is sent there", function()
+      server = redis_server.start()
+      local replica = redis_server.start("--replicaof 127.0.0.1 " .. server.port)
+      local _, _, state = serve { port = replica.port }
+      net.wait(function() return state[1] end)
+      assert.equal("disconnected: it is a replica, which takes no events", state[1])
+      replica:ask("REPLICAOF", "NO", "ONE") -- it takes over
+      connected(state)
+    end)
+
+    it("hangs up without a word, that is noticed", function()
+      server = redis_server.start "--appendonly yes"
+      local app, port, state = serve()
+      connected(state)
+      local client = join(port, "a")
+      server:ask("CLIENT", "KILL", "TYPE", "normal")
+      net.wait(function() return state[2] end)
+      connected(state)
+      publish(app, "a", "x")
+      client.has "x"
+    end)
+  end)
+
+  it("has what was published before the app is closed", function()
+    server = redis_server.start()
+    local one, _, state_one = serve()
+    local _, port_two, state_two = serve()
+    connected(state_one)
+    connected(state_two)
+    local client = join(port_two, "a")
+    for i = 1, 100 do one:channel("a"):publish(i) end
+    one:close { grace = 0 }
+    net.wait(function() return #client.events() == 100 end)
+  end)
+
+  it("sends the head at once, however long Redis takes", function()
+    local _, own, state = serve { port = 1 }
+    net.wait(function() return state[1] end)
+    local client = net.connect(own):get "/?to=a"
+    client:wait "HTTP/1.1 200 OK\r\n"
+  end)
+
+  it("refuses what is none", function()
+    for wrong, message in pairs {
+      ["new { prot = 1 }"] = "redis: unknown option 'prot' (did you mean 'port'?)",
+      ["new { port = 'x' }"] = "redis: port must be a whole number from 0 to 65535, not 'x'",
+      ["new { path = '/x', port = 1 }"] = "redis: give a path, or host and port",
+    } do
+      local ok, told = pcall(assert((loadstring or load)("require 'eventstream.redis'." .. wrong, "=script")))
+      assert.is_false(ok)
+      assert.equal("script:1: " .. message, told)
+    end
+  end)
+end)
