@@ -60,7 +60,7 @@ describe("the command", function()
 
   describe("runs a script", function()
     it("that returns an app, where it says, or where the command line says", function()
-      local child = run(write("app.lua", app "one"), "--port", "0", "a", "--b")
+      local child = run(write("app.lua", app "one"), "--port", "0", "--", "a", "--b")
       local port = listening(child)
       post(port, "hello")
       assert.equal(0, (run("tail", "--count", "1", "127.0.0.1:" .. port .. "/news"):wait_exit()))
@@ -69,6 +69,14 @@ describe("the command", function()
       assert.equal("a --b", got.stdout)
       child:kill "sigint"
       assert.same({ 0, 0 }, { child:wait_exit() })
+
+      child = run("--", folder .. "/app.lua", "--port", "x", "--")
+      local url = ("http://127.0.0.1:%s/arguments"):format(listening(child))
+      got = process.spawn("curl", { "-sS", "--noproxy", "*", url })
+      got:wait_exit()
+      assert.equal("--port x --", got.stdout)
+      child:kill "sigterm"
+      child:wait_exit()
 
       child = run("--host", "127.0.0.2", folder .. "/app.lua")
       child:wait_line "^eventstream: listening on http://127%.0%.0%.2:%d+/$"

@@ -446,6 +446,23 @@ describe("eventstream.connect", function()
     end)
   end)
 
+  it("tells of failures where there is no on_error, and raises in a for loop at its line", function()
+    local child = process.lua { "-e", [[
+      local eventstream = require "eventstream"
+      local source = eventstream.connect("http://127.0.0.1:9/x", { retry = 1 })
+      print(pcall(function()
+        for _ in source:events() do end
+      end))
+      local app = eventstream.new()
+      app:after(0.5, function() source:close() end)
+      eventstream.run()
+    ]] }
+    assert.equal(0, (child:wait_exit()))
+    assert.matches("^false\t%(command line%):4: next: only a handler", child.stdout)
+    assert.matches("^eventstream: http://127%.0%.0%.1:9/x: connect: ECONNREFUSED: connection refused; "
+      .. "it is tried again\n$", child.stderr)
+  end)
+
   it("says where an error of a callback is, and goes on", function()
     local port = scripted.serve { stream "data: a\n\ndata: b\n\n" }
     local child = process.lua { "-e", ([[

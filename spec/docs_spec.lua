@@ -454,6 +454,10 @@ describe("documents", function()
     end },
     { "docs/loop.md", "local function frame()", function() end },
     { "docs/client.md", "source:close()", function() assert.equal("closed", opened[1].state) end, nil, "events()" },
+    { "docs/client.md", '"over: "', function()
+      opened[1]:close()
+      assert.same({ "over: closed" }, world.printed)
+    end },
     { "docs/client.md", "source:events()", function()
       if LUA51 then return end
       local port = scripted.serve { scripted.stream "data: x\n\n", "HTTP/1.1 204 Over\r\n\r\n" }

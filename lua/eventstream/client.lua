@@ -10,6 +10,7 @@ local url = require "eventstream.url"
 local HEAD_SECONDS = 30      -- for connecting and the answer's head
 local QUEUE_BYTES = 262144   -- what may wait for events() before the server is held back
 local REDIRECTS = 20         -- as browsers have it
+local ENDED, DONE = "the stream ended", "the server answered 204: it has nothing more" -- no failures
 local RETRY_LEAST = 0.1      -- seconds: "retry: 0" would spin
 local RETRY_MOST = 60        -- of what grows by failures; a server may ask for more
 
@@ -99,12 +100,19 @@ local function wake(source)
   if resume then resume() end
 end
 
+-- Without an on_error the operator is told: of the first failure in a row, and of the end.
+local function tell(source, message, seconds)
+  if source._on_error then return source._on_error(message, seconds, source) end
+  if seconds and (source._failures > 1 or message == ENDED) or message == DONE then return end
+  place.tell(("%s: %s%s"):format(source.url, message, seconds and "; it is tried again" or ""))
+end
+
 local function finish(source, message)
   if source._state == "closed" then return end
   source._state, source._failure = "closed", message
   source._core:stop()
   wake(source)
-  if message and source._on_error then source._on_error(message, nil, source) end
+  if message then tell(source, message) end
 end
 
 local ask
@@ -124,7 +132,7 @@ local function again(source, message, least)
   source._target, source._target_method, source._target_body = source._url, source._method, source._body
   source._redirects = 0
   source._core:wait(seconds)
-  if source._on_error then source._on_error(message, seconds, source) end
+  tell(source, message, seconds)
 end
 
 function ask(source)
@@ -174,7 +182,7 @@ local function on_head(source, status, fields)
   if status ~= 200 then
     local message = ("the server answered %d"):format(status)
     if status == 204 then
-      finish(source, message .. ": it has nothing more")
+      finish(source, DONE)
     elseif source._retry_status(status) then
       again(source, message, retry_after(fields))
     else
@@ -220,7 +228,7 @@ local function listener(source)
       ask(source)
     elseif what == "end" then
       local message = ...
-      again(source, message ~= "" and message or "the stream ended")
+      again(source, message ~= "" and message or ENDED)
     end
   end
 end
@@ -285,16 +293,29 @@ local function take(source)
   return event
 end
 
+-- The first event that waits; or false and why there is none any more; or false, nil and how to wait for one: true in a
+-- handler, else the running coroutine.
+local function look(source)
+  local event, message = take(source)
+  if event or message then return event, message end
+  local handler, thread = waiter(source)
+  return false, nil, handler or thread
+end
+
+-- Waits outside of what adds positions, where Lua 5.1 could not yield.
+local function wait_by(source, how)
+  return wait(source, how == true, how)
+end
+
 --- Waits for the next event, in a handler or in a coroutine of the script's own: the event; or nil and why when the
 --- source is closed, or the handler's stream is.
 ---@return eventstream.Received?, string?
 function Source:next()
   while true do
-    local event, message = check.call(take, self)
+    local event, message, how = check.call(look, self)
     if event then return event end
-    if message then return nil, message end
     local woken
-    woken, message = wait(self, check.call(waiter, self)) -- outside of what adds positions: Lua 5.1 could not yield
+    if how then woken, message = wait_by(self, how) end
     if not woken then return nil, message end
   end
 end
@@ -303,7 +324,13 @@ end
 ---@return fun(): eventstream.Received?
 function Source:events()
   check.call(check_self, self, "events")
-  return function() return (self:next()) end
+  return function() -- as next, and raising where the loop stands
+    while true do
+      local event, _, how = check.call(look, self)
+      if event then return event end
+      if not how or not wait_by(self, how) then return nil end
+    end
+  end
 end
 
 ---@class eventstream.Received

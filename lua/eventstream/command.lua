@@ -11,7 +11,8 @@ usage: eventstream [OPTIONS] SCRIPT [ARGUMENTS]   runs a script that returns an 
   --help          this text; tail --help says more of that
   --version
 
-The script ends with `return app:serve { port = 8080 }`. Ctrl-C ends it in order; twice, at once.
+The script ends with `return app:serve { port = 8080 }`. Options may also follow it; what begins with a hyphen and is
+for the script stands behind `--`: eventstream app.lua -- --its-own. Ctrl-C ends it in order; twice, at once.
 It exits with 0 at such an end, with 1 when the script fails or cannot listen, with 2 for wrong arguments.
 ]]
 
@@ -25,12 +26,14 @@ end
 
 --- Takes options off a list of arguments. known: name -> true (a flag) or "value" or "values" (a list). Returns the
 --- options, and what follows: the first other argument and all behind it; with anywhere, options may stand behind it.
+--- Behind "--" there are none: true then.
 function M.parse(arguments, known, anywhere)
-  local options, rest, i = {}, {}, 1
+  local options, rest, i, ended = {}, {}, 1, false
   while i <= #arguments do
     local argument = arguments[i]
     local name, value = argument:match "^%-%-([%w-]+)=?(.*)$"
     if argument == "--" then
+      ended = true
       for j = i + 1, #arguments do rest[#rest + 1] = arguments[j] end
       break
     elseif argument == "-h" then
@@ -38,7 +41,7 @@ function M.parse(arguments, known, anywhere)
     elseif name then
       local kind = known[name]
       local attached = argument:find("=", 1, true)
-      if not kind then M.misuse("unknown option --%s", name) end
+      if not kind then M.misuse("unknown option --%s (a script's own stand behind `--`)", name) end
       if kind == true and attached then M.misuse("--%s takes no value", name) end
       if kind ~= true and not attached then
         i = i + 1
@@ -62,7 +65,7 @@ function M.parse(arguments, known, anywhere)
     end
     i = i + 1
   end
-  return options, rest
+  return options, rest, ended
 end
 
 --- Says something to who called the command.
@@ -81,7 +84,7 @@ end
 local KNOWN = { host = "value", port = "value", watch = true, help = true, version = true, control = "value" }
 
 local function serve(arguments)
-  local options, rest = M.parse(arguments, KNOWN)
+  local options, rest, ended = M.parse(arguments, KNOWN)
   if options.help then
     io.stdout:write(HELP)
     return 0
@@ -92,9 +95,11 @@ local function serve(arguments)
   end
   local script = table.remove(rest, 1)
   if not script then M.misuse "which script? (eventstream app.lua; eventstream --help)" end
-  local more -- options may follow the script, before its own arguments
-  more, rest = M.parse(rest, KNOWN)
-  for name, value in pairs(more) do options[name] = value end
+  if not ended then -- options may follow the script, before its own arguments
+    local more
+    more, rest = M.parse(rest, KNOWN)
+    for name, value in pairs(more) do options[name] = value end
+  end
   if options.port then options.port = port_of(options.port) end
   if options.watch then return require("eventstream.command.watch").run(script, options, rest) end
   local here = require "eventstream.command.serve"

@@ -13,7 +13,7 @@ end
 ---@param script string
 ---@param arguments string[]
 ---@return eventstream.App?, any
-function M.load(script, arguments)
+function M.load(script, arguments, options)
   local chunk, message = loadfile(script)
   if not chunk then return nil, one_line(message) end
   local own = { [0] = script }
@@ -25,6 +25,9 @@ function M.load(script, arguments)
   local run = eventstream.run
   eventstream.run = function()
     ran = true
+    if options and (options.host or options.port) then
+      command.say("%s listens by itself: --host and --port are for `return app:serve { ... }`", script)
+    end
     return run()
   end
   local ok, app = xpcall(function() return chunk((unpack or table.unpack)(own)) end, function(failure)
@@ -59,7 +62,7 @@ end
 
 --- Runs it to its end; returns the exit code.
 function M.run(script, options, arguments)
-  local app, serves = M.load(script, arguments)
+  local app, serves = M.load(script, arguments, options)
   if not app then
     if not serves then return 0 end -- it ran the loop itself
     command.say("%s", serves)

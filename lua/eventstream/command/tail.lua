@@ -4,17 +4,18 @@ local command = require "eventstream.command"
 local M = {}
 
 local HELP = [[
-usage: eventstream tail [OPTIONS] URL
+usage: eventstream tail [OPTIONS] URL           (without http:// in front, that is meant)
 
 Prints the events of a stream as they come, and comes back as a browser does when it is cut, with the last id. Stops
 when the server says that there is no more (204), or anything else but an event stream.
 
   --json                a line of JSON for each event: {"event":"message","data":"...","id":"..."}
-  --exec COMMAND        runs a shell command for each event, one after another: its data is the command's input,
-                        EVENTSTREAM_EVENT and EVENTSTREAM_ID tell the rest
+  --exec COMMAND        runs a shell command for each event, one after another: its data (with --json the line) is the
+                        command's input, EVENTSTREAM_EVENT and EVENTSTREAM_ID tell the rest. One that fails is told, and
+                        the next one run
   --last-event-id ID    goes on behind that one
   --header 'NAME: TEXT' sent along; may be given again
-  --data TEXT           sends it as a POST's body, each time
+  --data TEXT           sends it as a POST's body, each time; say what it is: --header 'Content-Type: application/json'
   --count N             stops after so many events
   --retry-status        comes back after 500, 502, 503 and 504, too
   --ca-file FILE        certificate authorities, in the place of the system's
@@ -52,7 +53,7 @@ local function as_text(event)
 end
 
 -- Runs the shell command with the event as its input; then(code) when it is over.
-local function execute(uv, text, event, over)
+local function execute(uv, text, event, bytes, over)
   local input = uv.new_pipe(false)
   local env = {}
   for name, value in pairs(uv.os_environ()) do env[#env + 1] = name .. "=" .. value end
@@ -70,7 +71,7 @@ local function execute(uv, text, event, over)
     command.say("--exec: %s", failure)
     return over(127)
   end
-  input:write(event.data, function() -- one that reads no input is fine, too
+  input:write(bytes, function() -- one that reads no input is fine, too
     if not input:is_closing() then input:close() end
   end)
 end
@@ -138,7 +139,7 @@ function M.run(arguments)
     while event do
       local thread = coroutine.running()
       local result
-      execute(uv, options.exec, event, function(status)
+      execute(uv, options.exec, event, options.json and as_json(event) or event.data, function(status)
         result = status
         if coroutine.status(thread) == "suspended" then coroutine.resume(thread) end
       end)

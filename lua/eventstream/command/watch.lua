@@ -26,7 +26,7 @@ local function modules_since(before)
   for name in pairs(package.loaded) do
     if not before[name] then
       for template in package.path:gmatch "[^;]+" do
-        local path = template:gsub("%?", (name:gsub("%.", "/")))
+        local path = template:gsub("%?", (name:gsub("%.", "/"))):gsub("^%./", "")
         if can_be_read(path) then
           list[#list + 1] = path
           break
@@ -111,7 +111,7 @@ function M.child(serve, script, options, arguments)
   local handover = require "eventstream.handover"
   local before = {}
   for name in pairs(package.loaded) do before[name] = true end
-  local loaded, serves = serve.load(script, arguments)
+  local loaded, serves = serve.load(script, arguments, options)
   write(packet("files", table.concat(modules_since(before), "\n")))
   local function fail(message)
     command.say("%s", message)
@@ -127,6 +127,11 @@ function M.child(serve, script, options, arguments)
   end
   local where = serve.where(serves, options)
   local key, listener = key_of(where), nil
+  if held and held ~= key then -- it listens elsewhere now
+    local other = uv.new_pipe(false)
+    other:open(4)
+    other:close()
+  end
   local ok, message = pcall(function()
     local why
     if held == key then
