@@ -427,6 +427,11 @@ describe("documents", function()
       ask "/rooms/1?name=ada"
       assert.equal('["ada"]', ask("/rooms/1/members").body)
     end },
+    { "docs/channel.md", "subscribers_total(resume)", function()
+      world.app:stream("/", function(stream) stream:subscribe "news" end)
+      ask "/"
+      assert.equal('{"count":1}', ask("/news/subscribers").body)
+    end },
     { "docs/stream.md", 'app:stream("/count"', function()
       local client = ask "/count"
       test.advance(3)

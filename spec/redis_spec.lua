@@ -374,6 +374,52 @@ describe("eventstream.redis", function()
     end)
   end)
 
+  it("counts subscribers everywhere, and forgets those of the dead", function()
+    server = redis_server.start()
+    local one, port_one, state_one = serve()
+    local two, port_two, state_two = serve()
+    connected(state_one)
+    connected(state_two)
+    local function total(app)
+      local count, asked
+      net.wait(function()
+        if not asked then
+          asked = true
+          app:channel("a"):subscribers_total(function(n, why)
+            count, asked = n or why, false
+          end)
+        end
+        return count
+      end)
+      return count
+    end
+    local function becomes(app, wanted)
+      local last
+      net.wait(function()
+        last = total(app)
+        return last == wanted
+      end, function() return wanted .. " subscribers; there are " .. tostring(last) end, 25)
+    end
+    local here, there = join(port_one, "a"), { join(port_two, "a"), join(port_two, "a") }
+    becomes(one, 3)
+    becomes(two, 3)
+    assert.equal(1, one:channel("a").subscribers)
+    here.leave()
+    becomes(two, 2)
+    there[1].leave()
+    becomes(one, 1)
+    for node in server:ask("ZRANGE", "eventstream:nodes", "0", "-1"):gmatch "%x+" do -- as if nothing was heard of them
+      server:ask("ZADD", "eventstream:nodes", "1", node)
+    end
+    assert.equal(0, total(one))
+    server:kill()
+    net.wait(function() return state_one[#state_one]:find "^disconnected" end)
+    local told
+    one:channel("a"):subscribers_total(function(...) told = { ... } end)
+    net.wait(function() return told end)
+    assert.same({ nil, "redis is away" }, { told[1], told[2] })
+  end)
+
   it("has what was published before the app is closed", function()
     server = redis_server.start()
     local one, _, state_one = serve()

@@ -18,6 +18,7 @@ local PATIENCE = 5           -- seconds for a reply, beside that
 local AGAIN_SECONDS = { 0.1, 0.5, 1, 2 } -- between two attempts to connect
 local LEAP = 2 ^ 20          -- numbers that a term leaps ahead, and has for each second since 1970
 local TERMS = 64             -- that are remembered
+local NODE_SECONDS = 15      -- a process that was not heard of for so long is dead
 local IDLE_SECONDS = 30      -- a channel without subscribers is read so much longer
 local NAMES = 100000         -- channels whose last number is remembered
 local NO_LIMIT_MS = 0
@@ -91,6 +92,29 @@ return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRA
 -- Errors that tell of another state of Redis than the connection was made for.
 local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
 
+-- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
+-- KEYS: presence, nodes. ARGV: process. Returns the sum.
+local TOTAL = [[
+local now, sum = tonumber(redis.call('TIME')[1]), 0
+local counts = redis.call('HGETALL', KEYS[1])
+for i = 1, #counts, 2 do
+  local alive = redis.call('ZSCORE', KEYS[2], counts[i])
+  if not alive or tonumber(alive) < now then
+    redis.call('HDEL', KEYS[1], counts[i])
+  elseif counts[i] ~= ARGV[1] then
+    sum = sum + tonumber(counts[i + 1])
+  end
+end
+return sum
+]]
+
+-- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds.
+local ALIVE = [[
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
+return redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+]]
+
 local Backplane = {}
 Backplane.__index = Backplane
 
@@ -158,12 +182,14 @@ function Backplane:attach(app)
     windows = setmetatable({}, { __mode = "k" }),
     attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
   }, Place)
-  for key, name in pairs { state = "state", channels = "channels", done = "done", control = "control" } do
+  for key, name in pairs { state = "state", channels = "channels", done = "done", control = "control",
+    nodes = "nodes" } do
     place_[key .. "_key"] = self.prefix .. ":" .. name
   end
   app._core:join(token .. "-0")
   app._hooks.relay = function(...) return place_:relay(...) end
   app._hooks.prepare = function(...) return place_:prepare(...) end
+  app._hooks.total = function(...) return place_:total(...) end
   place_.timer = app:every(1, function() place_:tick() end)
   app:after(0, function() place_:connect() end)
   return place_
@@ -278,7 +304,8 @@ function Place:greet(fail)
   local info = ""
   first[#first + 1] = { "INFO", "server", take = function(reply) info = info .. reply end }
   first[#first + 1] = { "INFO", "replication", take = function(reply) info = info .. reply end }
-  for name, text in pairs { hello_sha = HELLO, publish_sha = PUBLISH, history_sha = HISTORY } do
+  for name, text in pairs { hello_sha = HELLO, publish_sha = PUBLISH, history_sha = HISTORY, total_sha = TOTAL,
+    alive_sha = ALIVE } do
     first[#first + 1] = { "SCRIPT", "LOAD", text, take = function(reply) self[name] = reply end }
   end
   second[#second + 1] = { "CLIENT", "ID", take = function(reply) self.reader_id = ("%.0f"):format(reply) end }
@@ -314,7 +341,10 @@ function Place:greeted(number, terms, lost)
   if not begun then self.app._core:pass(number) end -- before anybody subscribed: nothing of that is ours
   if lost then self:announce_loss() end
   self.lapsed = begun -- what was read already may have holes
+  self.heard = nil
+  for _, read in pairs(self.reading) do read.told = nil end
   self:tell "connected"
+  self:tell_counts()
   self:flush()
   self:read()
 end
@@ -342,6 +372,13 @@ function Place:flush()
   end
 end
 
+-- Calls a function of the script's; its error is reported.
+function Place:call_back(fn, value, message)
+  local function trace(failure) return { tostring(failure), debug.traceback("", 2) } end
+  local ok, failure = xpcall(function() fn(value, message) end, trace)
+  if not ok then self.app._hooks.report(failure[1], failure[2]) end
+end
+
 function Place:published(at, reply, message)
   local item = self.waiting[at]
   if not item then return end
@@ -352,15 +389,13 @@ function Place:published(at, reply, message)
   local number = tonumber(reply)
   if number then self.known = math.max(self.known, number) end
   if not number or not self.reading[item.name] then self.excepts[item.count] = nil end
-  if self.drained and self.first > self.last then self.drained() end
+  if self.drained and self.gone and self.first > self.last then self.drained() end
   if not item.callback then
     if not number then place.tell(("redis: an event of %s is lost: %s"):format(item.name, message)) end
     return
   end
   local id = item.given or item.kind == "none" or ("%s-%.0f"):format(self.epoch, number or 0)
-  local function trace(failure) return { tostring(failure), debug.traceback("", 2) } end
-  local ok, failure = xpcall(function() item.callback(number and id or nil, message) end, trace)
-  if not ok then self.app._hooks.report(failure[1], failure[2]) end
+  self:call_back(item.callback, number and id or nil, message)
 end
 
 --- What the core calls for each event that is published, and for a channel that is closed.
@@ -561,8 +596,48 @@ function Place:poke()
   end
 end
 
+-- --- Who is subscribed, in all processes ---
+
+function Place:presence_key(channel) return self.backplane.prefix .. ":presence:" .. channel end
+
+local function nothing() end
+
+-- What has changed since it was told.
+function Place:tell_counts()
+  if not self.ready then return end
+  if not self.heard or now() - self.heard > NODE_SECONDS / 3 then
+    self.heard = now()
+    local alive = { "EVALSHA", self.alive_sha, 1, self.nodes_key, self.token, NODE_SECONDS }
+    self:call(self.commands, PATIENCE, alive, nothing)
+  end
+  for name, read in pairs(self.reading) do
+    local count = read.channel.subscribers
+    if count ~= (read.told or 0) then self:tell_count(name, count) end
+    read.told = count
+  end
+end
+
+function Place:tell_count(name, count)
+  local key = self:presence_key(name)
+  local arguments = count > 0 and { "HSET", key, self.token, count } or { "HDEL", key, self.token }
+  self:call(self.commands, PATIENCE, arguments, nothing)
+end
+
+--- What channel:subscribers_total asks.
+function Place:total(channel, callback)
+  if not self.ready then
+    self.app:after(0, function() callback(nil, "redis is away") end)
+    return
+  end
+  self:call(self.commands, PATIENCE, { "EVALSHA", self.total_sha, 2, self:presence_key(channel.name), self.nodes_key,
+    self.token }, function(reply, message)
+      self:call_back(callback, reply and math.floor(reply) + channel.subscribers or nil, message)
+    end)
+end
+
 function Place:tick()
   if self.over then return end
+  self:tell_counts()
   if self.commands then
     for _, calls in pairs(self.calls) do
       for asked in pairs(calls) do
@@ -661,7 +736,16 @@ function Place:closed(over)
     self:drop "closed"
     over()
   end
-  if not self.ready or self.first > self.last then return finish() end
+  if self.ready then -- nobody is subscribed here any more
+    for name, read in pairs(self.reading) do
+      if (read.told or 0) > 0 then self:tell_count(name, 0) end
+    end
+    self:call(self.commands, PATIENCE, { "ZREM", self.nodes_key, self.token }, function()
+      self.gone = true
+      if self.drained and self.first > self.last then self.drained() end
+    end)
+  end
+  if not self.ready then return finish() end
   patience = core.source(1, finish) -- for its timer, which needs no app
   patience:wait(PATIENCE)
   self.drained = finish

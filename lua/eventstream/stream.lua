@@ -214,4 +214,19 @@ function Channel:members()
   return app and app.members(self.name) or {}
 end
 
+--- How many subscribers it has in all processes that share it by a backplane; without one, in this process. The
+--- callback gets the number; or nil and why it cannot be known now.
+---@param callback fun(count: integer?, message: string?)
+function Channel:subscribers_total(callback)
+  if not core.is_channel(self) then
+    error("subscribers_total: call it with a colon: channel:subscribers_total(...)", 2)
+  end
+  if type(callback) ~= "function" then
+    error("subscribers_total: callback must be a function, not " .. check.show(callback), 2)
+  end
+  local app = self:_app()
+  if app and app.total then return app.total(self, callback) end
+  callback(self.subscribers)
+end
+
 return Stream
