@@ -11,7 +11,10 @@ local file = assert(io.open(folder .. "chat.html", "rb"))
 local page = file:read "*a"
 file:close()
 
+local redis = os.getenv "REDIS" -- a socket's path: then several processes are one chat (examples/cluster)
+
 local app = eventstream.new {
+  backplane = redis and require("eventstream.redis").new { path = redis, prefix = "chat" } or nil,
   retry = 1000, -- milliseconds that a browser waits before it comes back
   limits = { body_bytes = 4000 },
   channels = { ["room:*"] = { history = 50, history_seconds = 3600 } },

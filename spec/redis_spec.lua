@@ -420,6 +420,37 @@ describe("eventstream.redis", function()
     assert.same({ nil, "redis is away" }, { told[1], told[2] })
   end)
 
+  it("knows the names of those who are there, everywhere", function()
+    server = redis_server.start()
+    local function define(app)
+      app:stream("/as/:name", function(stream, request) stream:subscribe("a", { member = request.params.name }) end)
+    end
+    local one, port_one, state_one = serve({}, define)
+    local two, port_two, state_two = serve({}, define)
+    connected(state_one)
+    connected(state_two)
+    local function there(app, names)
+      net.wait(function() return table.concat(app:channel("a"):members(), " ") == names end, function()
+        return names .. "; there are: " .. table.concat(app:channel("a"):members(), " ")
+      end, 25)
+    end
+    local function come(port, name) return net.connect(port):get("/as/" .. name) end
+    local ada = come(port_one, "Ada")
+    come(port_two, "Bob")
+    come(port_two, "Cyd")
+    there(one, "Ada Bob Cyd")
+    there(two, "Ada Bob Cyd")
+    ada:close()
+    there(two, "Bob Cyd")
+    local three, port_three, state_three = serve({}, define)
+    connected(state_three)
+    come(port_three, "Eve") -- which learns of the others when it begins to read
+    there(three, "Bob Cyd Eve")
+    there(one, "Bob Cyd Eve")
+    two:close { grace = 0 }
+    there(three, "Eve")
+  end)
+
   it("has what was published before the app is closed", function()
     server = redis_server.start()
     local one, _, state_one = serve()

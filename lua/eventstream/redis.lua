@@ -44,7 +44,7 @@ return { string.format('%.0f', start), terms, lost }
 ]]
 
 -- Appends an event, or finds that it was appended already.
--- KEYS: state, channels, stream, done, control. ARGV: run, process, its count, channel, kind, packed, history,
+-- KEYS: state, channels, stream, done, control, members. ARGV: run, process, its count, channel, kind, packed, history,
 -- milliseconds, channels that are remembered. Returns its number.
 local PUBLISH = [[
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
@@ -57,9 +57,12 @@ local number = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 
 local before = redis.call('ZSCORE', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[1], 'floor') or '0'
 before = string.format('%.0f', tonumber(before))
 local time = redis.call('TIME')
-if ARGV[5] == 'close' or ARGV[5] == 'loss' then -- for all processes
+if ARGV[5] ~= 'own' and ARGV[5] ~= 'given' and ARGV[5] ~= 'none' then -- for all processes
   if ARGV[5] == 'close' then redis.call('DEL', KEYS[3]) end
-  redis.call('XADD', KEYS[5], 'MAXLEN', 1000, number .. '-0', 'k', ARGV[5], 'c', ARGV[4], 'g', '0')
+  if ARGV[5] == 'members' and ARGV[6] ~= '' then redis.call('HSET', KEYS[6], ARGV[2], ARGV[6]) end
+  if ARGV[5] == 'members' and ARGV[6] == '' then redis.call('HDEL', KEYS[6], ARGV[2]) end
+  redis.call('XADD', KEYS[5], 'MAXLEN', 1000, number .. '-0', 'k', ARGV[5], 'c', ARGV[4], 'n', ARGV[2], 'p', ARGV[6],
+    'g', '0')
 else
   redis.call('XADD', KEYS[3], 'MAXLEN', math.max(tonumber(ARGV[7]), 1), number .. '-0', 'k', ARGV[5], 't',
     string.format('%.0f', time[1] * 1000 + time[2] / 1000), 'n', ARGV[2] .. ' ' .. ARGV[3], 'p', ARGV[6], 'g', before)
@@ -69,7 +72,7 @@ else
     redis.call('PERSIST', KEYS[3])
   end
 end
-if ARGV[5] ~= 'loss' then redis.call('ZADD', KEYS[2], number, ARGV[4]) end
+if ARGV[5] ~= 'loss' and ARGV[5] ~= 'members' then redis.call('ZADD', KEYS[2], number, ARGV[4]) end
 if redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[9]) then
   local oldest = redis.call('ZPOPMIN', KEYS[2])
   redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', tonumber(oldest[2])))
@@ -79,14 +82,14 @@ redis.call('PEXPIRE', KEYS[4], 86400000)
 return number
 ]]
 
--- All that is kept of a channel. KEYS: state, channels, stream. ARGV: channel. Returns: the number, the channel's last
--- number, its entries, the time in milliseconds.
+-- All that is kept of a channel. KEYS: state, channels, stream, members. ARGV: channel. Returns: the number, the
+-- channel's last number, its entries, the time in milliseconds, and the members of each process.
 local HISTORY = [[
 local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
 local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
 local time = redis.call('TIME')
 return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
-  string.format('%.0f', time[1] * 1000 + time[2] / 1000) }
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000), redis.call('HGETALL', KEYS[4]) }
 ]]
 
 -- Errors that tell of another state of Redis than the connection was made for.
@@ -108,11 +111,12 @@ end
 return sum
 ]]
 
--- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds.
+-- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds. Returns those that live.
 local ALIVE = [[
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
-return redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
 ]]
 
 local Backplane = {}
@@ -178,7 +182,7 @@ function Backplane:attach(app)
   local token = core.handover.draw()
   local place_ = setmetatable({
     app = app, backplane = self, options = self.options, token = token, count = 0, waiting = {}, first = 1, last = 0,
-    bytes = 0, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
+    bytes = 0, others = {}, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
     windows = setmetatable({}, { __mode = "k" }),
     attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
   }, Place)
@@ -343,6 +347,9 @@ function Place:greeted(number, terms, lost)
   self.lapsed = begun -- what was read already may have holes
   self.heard = nil
   for _, read in pairs(self.reading) do read.told = nil end
+  if begun then -- Redis may have forgotten them
+    for name in pairs(self.app._members.channels) do self:tell_members(name) end
+  end
   self:tell "connected"
   self:tell_counts()
   self:flush()
@@ -358,8 +365,8 @@ function Place:flush()
   while self.sent < self.last do
     self.sent = self.sent + 1
     local item = self.waiting[self.sent]
-    local arguments = { "EVALSHA", self.publish_sha, 5, self.state_key, self.channels_key, self:key(item.name),
-      self.done_key, self.control_key, self.run, self.token, ("%.0f"):format(item.count), item.name, item.kind,
+    local arguments = { "EVALSHA", self.publish_sha, 6, self.state_key, self.channels_key, self:key(item.name),
+      self.done_key, self.control_key, self:members_key(item.name), self.run, self.token, ("%.0f"):format(item.count), item.name, item.kind,
       item.packed,
       item.history, item.milliseconds, NAMES }
     local at = self.sent
@@ -457,7 +464,10 @@ function Place:take(streams)
   end
   table.sort(list, function(a, b) return a.number < b.number end)
   for _, entry in ipairs(list) do
-    if entry.lost or entry.k == "loss" then
+    if entry.k == "members" then
+      self:take_members(entry.c, entry.n, entry.p)
+      app._core:pass(entry.number)
+    elseif entry.lost or entry.k == "loss" then
       app._core:lose(entry.number)
     elseif entry.k == "close" then
       local channel = app._hooks.known("channel", entry.c)
@@ -499,6 +509,8 @@ function Place:prime(name, reply)
   end
   handover.done(channel)
   self.reading[name] = read
+  self.others[name] = nil
+  for i = 1, #reply[5], 2 do self:take_members(name, reply[5][i], reply[5][i + 1]) end
 end
 
 -- The next round of the reader, which has one at a time: new channels' histories, then what is new of all.
@@ -568,8 +580,8 @@ function Place:read()
   left = #names
   for _, each in ipairs(names) do
     local name = type(each) == "table" and each.name or each
-    self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 3, self.state_key, self.channels_key,
-      self:key(name), name }, guarded(function(reply)
+    self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 4, self.state_key, self.channels_key,
+      self:key(name), self:members_key(name), name }, guarded(function(reply)
         head = math.max(head, tonumber(reply[1]))
         if type(each) ~= "table" then
           self:prime(name, reply)
@@ -608,7 +620,15 @@ function Place:tell_counts()
   if not self.heard or now() - self.heard > NODE_SECONDS / 3 then
     self.heard = now()
     local alive = { "EVALSHA", self.alive_sha, 1, self.nodes_key, self.token, NODE_SECONDS }
-    self:call(self.commands, PATIENCE, alive, nothing)
+    self:call(self.commands, PATIENCE, alive, function(list)
+      local living = {}
+      for _, process in ipairs(list or {}) do living[process] = true end
+      for _, others in pairs(list and self.others or {}) do
+        for process in pairs(others) do
+          if not living[process] then others[process] = nil end
+        end
+      end
+    end)
   end
   for name, read in pairs(self.reading) do
     local count = read.channel.subscribers
@@ -732,7 +752,7 @@ function Place:closed(over)
   local patience
   local function finish()
     self.draining, self.drained = false, nil
-    if patience then patience:stop() end
+    if patience then pcall(patience.stop, patience) end -- at a process' end the loop may be gone
     self:drop "closed"
     over()
   end
@@ -751,9 +771,33 @@ function Place:closed(over)
   self.drained = finish
 end
 
--- Of what several nginx workers have in common: here each process has its own.
-function Place.tell_members() end
-function Place.collect() end
+-- --- The names of those who are there ---
+
+function Place:members_key(channel) return self.backplane.prefix .. ":members:" .. channel end
+
+-- Another process' names of a channel, with a NUL between them.
+function Place:take_members(name, process, text)
+  if process == self.token then return end
+  self.others[name] = self.others[name] or {}
+  self.others[name][process] = text ~= "" and text or nil
+end
+
+--- The names of this process' streams have changed.
+function Place:tell_members(name)
+  local list = {}
+  for member in pairs(self.app._members:collect(name, {})) do list[#list + 1] = member end
+  table.sort(list)
+  self:relay(name, "members", table.concat(list, "\0"))
+end
+
+--- Adds the names that the other processes have.
+function Place:collect(name, set)
+  for _, text in pairs(self.others[name] or {}) do
+    for member in text:gmatch "[^%z]+" do set[member] = true end
+  end
+end
+
+--- Each process runs its own intervals.
 function Place.leads() return true end
 
 return M
