@@ -18,7 +18,12 @@ if not port then
   os.exit(2)
 end
 
-local app = eventstream.new { limits = { connections = 20000 } }
+local redis = os.getenv "REDIS" -- a socket's path: then all goes through it
+
+local app = eventstream.new {
+  limits = { connections = 20000 },
+  backplane = redis and require("eventstream.redis").new { path = redis, prefix = "bench" .. port } or nil,
+}
 local channel = app:channel("bench", {
   history = 20000,
   history_bytes = 16 * 1024 * 1024,

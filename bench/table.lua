@@ -9,6 +9,7 @@ local names = {
   go = "Go, one core",
   ["go-all"] = "Go, all cores",
   node = "Node",
+  redis = "eventstream through Redis",
   nchan = "nchan",
   hand = "by hand in nginx",
   openresty = "in nginx",
@@ -17,7 +18,7 @@ local names = {
   ["openresty-both"] = "  both",
 }
 local order = {
-  "floor", "hand", "nchan", "openresty", "openresty-batch", "openresty-unchunked", "openresty-both",
+  "floor", "hand", "redis", "nchan", "openresty", "openresty-batch", "openresty-unchunked", "openresty-both",
   "eventstream", "eventstream-auto", "go", "go-all", "node",
 }
 

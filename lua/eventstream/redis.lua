@@ -7,6 +7,7 @@
 --- Positions are those of a history whose newest part Redis may lose. Each run of Redis, or of a replica that takes
 --- over, begins a term, with a nonce of its own and numbers above all that were. An id names the term in which it was
 --- written, and stands for its position if that lies within what the next term has of it; else a gap is told.
+local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local place = require "eventstream.place"
@@ -22,6 +23,7 @@ local NODE_SECONDS = 15      -- a process that was not heard of for so long is d
 local IDLE_SECONDS = 30      -- a channel without subscribers is read so much longer
 local NAMES = 100000         -- channels whose last number is remembered
 local NO_LIMIT_MS = 0
+local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
 
 -- --- What runs inside Redis ---
 
@@ -43,43 +45,61 @@ redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', st
 return { string.format('%.0f', start), terms, lost }
 ]]
 
--- Appends an event, or finds that it was appended already.
--- KEYS: state, channels, stream, done, control, members. ARGV: run, process, its count, channel, kind, packed, history,
--- milliseconds, channels that are remembered. Returns its number.
+-- Appends events, but for those that were appended already, when the answer was not heard.
+-- KEYS: state, channels, done, control. ARGV: run, process, channels that are remembered, prefix; and for each event
+-- its count, channel, kind, packed, history, milliseconds. Returns for each its number, or "!" and why not.
 local PUBLISH = [[
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
-local done = redis.call('HGET', KEYS[4], ARGV[2])
-if done then
-  local count, number = string.match(done, '^(%d+) (%d+)$')
-  if tonumber(count) >= tonumber(ARGV[3]) then return number end
-end
-local number = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 1))
-local before = redis.call('ZSCORE', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[1], 'floor') or '0'
-before = string.format('%.0f', tonumber(before))
+local process, most, prefix = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local done_count, done_number = string.match(redis.call('HGET', KEYS[3], process) or '0 0', '^(%d+) (%d+)$')
+done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
-if ARGV[5] ~= 'own' and ARGV[5] ~= 'given' and ARGV[5] ~= 'none' then -- for all processes
-  if ARGV[5] == 'close' then redis.call('DEL', KEYS[3]) end
-  if ARGV[5] == 'members' and ARGV[6] ~= '' then redis.call('HSET', KEYS[6], ARGV[2], ARGV[6]) end
-  if ARGV[5] == 'members' and ARGV[6] == '' then redis.call('HDEL', KEYS[6], ARGV[2]) end
-  redis.call('XADD', KEYS[5], 'MAXLEN', 1000, number .. '-0', 'k', ARGV[5], 'c', ARGV[4], 'n', ARGV[2], 'p', ARGV[6],
-    'g', '0')
-else
-  redis.call('XADD', KEYS[3], 'MAXLEN', math.max(tonumber(ARGV[7]), 1), number .. '-0', 'k', ARGV[5], 't',
-    string.format('%.0f', time[1] * 1000 + time[2] / 1000), 'n', ARGV[2] .. ' ' .. ARGV[3], 'p', ARGV[6], 'g', before)
-  if ARGV[8] ~= '0' then
-    redis.call('PEXPIRE', KEYS[3], ARGV[8])
+local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
+local floor = redis.call('HGET', KEYS[1], 'floor') or '0'
+local function text(number) return string.format('%.0f', number) end
+
+local function append(count, channel, kind, packed, history, milliseconds)
+  local number = text(redis.call('HINCRBY', KEYS[1], 'sequence', 1))
+  local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. count .. ' '
+  if kind == 'own' or kind == 'given' or kind == 'none' then
+    local key = prefix .. ':channel:' .. channel
+    local before = text(tonumber(redis.call('ZSCORE', KEYS[2], channel) or floor))
+    redis.call('XADD', key, 'MAXLEN', math.max(tonumber(history), 1), number .. '-0', 'e',
+      head .. before .. ' ' .. packed)
+    if milliseconds ~= '0' then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
+    redis.call('ZADD', KEYS[2], number, channel)
+  else -- for all processes
+    if kind == 'close' then
+      redis.call('DEL', prefix .. ':channel:' .. channel)
+      redis.call('ZADD', KEYS[2], number, channel)
+    elseif kind == 'members' and packed ~= '' then
+      redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
+    elseif kind == 'members' then
+      redis.call('HDEL', prefix .. ':members:' .. channel, process)
+    end
+    redis.call('XADD', KEYS[4], 'MAXLEN', 1000, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
+  end
+  done_count, done_number = tonumber(count), tonumber(number)
+  return number
+end
+
+local replies = {}
+for i = 5, #ARGV, 6 do
+  local count = tonumber(ARGV[i])
+  if count <= done_count then -- what one script appended has numbers without a hole
+    replies[#replies + 1] = text(done_number - (done_count - count))
   else
-    redis.call('PERSIST', KEYS[3])
+    local fine, reply = pcall(append, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+    if not fine and type(reply) == 'table' then reply = reply.err end
+    replies[#replies + 1] = fine and reply or '!' .. tostring(reply)
   end
 end
-if ARGV[5] ~= 'loss' and ARGV[5] ~= 'members' then redis.call('ZADD', KEYS[2], number, ARGV[4]) end
-if redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[9]) then
-  local oldest = redis.call('ZPOPMIN', KEYS[2])
-  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', tonumber(oldest[2])))
+while redis.call('ZCARD', KEYS[2]) > most do
+  redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
 end
-redis.call('HSET', KEYS[4], ARGV[2], ARGV[3] .. ' ' .. number)
-redis.call('PEXPIRE', KEYS[4], 86400000)
-return number
+redis.call('HSET', KEYS[3], process, text(done_count) .. ' ' .. text(done_number))
+redis.call('PEXPIRE', KEYS[3], 86400000)
+return replies
 ]]
 
 -- All that is kept of a channel. KEYS: state, channels, stream, members. ARGV: channel. Returns: the number, the
@@ -182,7 +202,7 @@ function Backplane:attach(app)
   local token = core.handover.draw()
   local place_ = setmetatable({
     app = app, backplane = self, options = self.options, token = token, count = 0, waiting = {}, first = 1, last = 0,
-    bytes = 0, others = {}, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
+    bytes = 0, bounds = {}, others = {}, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
     windows = setmetatable({}, { __mode = "k" }),
     attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
   }, Place)
@@ -231,7 +251,7 @@ function Place:drop(message)
   local drained = self.drained
   local commands, reader = self.commands, self.reader
   self.commands, self.reader, self.ready, self.blocked = nil, nil, false, false
-  self.generation, self.busy, self.pinged = (self.generation or 0) + 1, false, false
+  self.generation, self.busy, self.pinged, self.sending = (self.generation or 0) + 1, false, false, false
   if commands then commands:close(message) end
   if reader then reader:close(message) end
   if drained then return drained() end
@@ -358,25 +378,33 @@ end
 
 -- --- Publishing ---
 
--- What waits is sent, in order; it is forgotten when Redis has answered.
+-- What waits is sent, in order, and forgotten when Redis has answered. While an answer is waited for, what is published
+-- meanwhile gathers: load makes it cheaper.
 function Place:flush()
-  if not self.ready then return end
+  if not self.ready or self.sending or self.sent >= self.last then return end
   local generation = self.generation
-  while self.sent < self.last do
+  local arguments = { "EVALSHA", self.publish_sha, 4, self.state_key, self.channels_key, self.done_key,
+    self.control_key, self.run, self.token, NAMES, self.backplane.prefix }
+  local from, size, n = self.sent + 1, 0, #arguments
+  while self.sent < self.last and self.sent - from + 1 < BATCH and size < BATCH_BYTES do
     self.sent = self.sent + 1
     local item = self.waiting[self.sent]
-    local arguments = { "EVALSHA", self.publish_sha, 6, self.state_key, self.channels_key, self:key(item.name),
-      self.done_key, self.control_key, self:members_key(item.name), self.run, self.token, ("%.0f"):format(item.count), item.name, item.kind,
-      item.packed,
-      item.history, item.milliseconds, NAMES }
-    local at = self.sent
-    self:call(self.commands, PATIENCE, arguments, function(reply, message)
-      if generation ~= self.generation then return end
-      if not reply and message == "closed" then return end
-      if not reply and ANEW[message:match "^%u+"] then return self:drop(message) end
-      self:published(at, reply, message)
-    end)
+    arguments[n + 1], arguments[n + 2], arguments[n + 3] = ("%.0f"):format(item.count), item.name, item.kind
+    arguments[n + 4], arguments[n + 5], arguments[n + 6] = item.packed, item.bounds.history, item.bounds.milliseconds
+    n, size = n + 6, size + #item.packed
   end
+  local to = self.sent
+  self.sending = true
+  self:call(self.commands, PATIENCE, arguments, function(replies, message)
+    if generation ~= self.generation or not replies and message == "closed" then return end
+    if not replies and ANEW[message:match "^%u+"] then return self:drop(message) end
+    self.sending = false
+    for at = from, to do
+      local reply = replies and replies[at - from + 1] or "!" .. message
+      self:published(at, tonumber(reply), reply:match "^!(.*)")
+    end
+    self:flush()
+  end)
 end
 
 -- Calls a function of the script's; its error is reported.
@@ -386,14 +414,12 @@ function Place:call_back(fn, value, message)
   if not ok then self.app._hooks.report(failure[1], failure[2]) end
 end
 
-function Place:published(at, reply, message)
+function Place:published(at, number, message)
   local item = self.waiting[at]
-  if not item then return end
   self.waiting[at] = nil
   self.bytes = self.bytes - #item.packed
   while self.first <= self.last and not self.waiting[self.first] do self.first = self.first + 1 end
   if self.first > self.last then self.first, self.last, self.sent = 1, 0, 0 end
-  local number = tonumber(reply)
   if number then self.known = math.max(self.known, number) end
   if not number or not self.reading[item.name] then self.excepts[item.count] = nil end
   if self.drained and self.gone and self.first > self.last then self.drained() end
@@ -415,13 +441,17 @@ function Place:relay(name, kind, packed, except, callback, given)
     if callback then self.app:after(0, function() callback(nil, why) end) end
     return nil, why
   end
-  local history, _, seconds = require("eventstream.channels").bounds(self.app._channels, name)
+  local bounds = self.bounds[name]
+  if not bounds then -- looked up anew each second
+    local history, _, seconds = channels.bounds(self.app._channels, name)
+    bounds = { history = history, milliseconds = seconds > 0 and math.ceil(seconds * 1000) or NO_LIMIT_MS }
+    self.bounds[name] = bounds
+  end
   self.count = self.count + 1
   self.last = self.last + 1
   self.waiting[self.last] = {
     name = name, kind = kind, packed = packed, callback = callback, given = given, count = self.count,
-    history = history,
-    milliseconds = seconds > 0 and math.ceil(seconds * 1000) or NO_LIMIT_MS,
+    bounds = bounds,
   }
   self.bytes = self.bytes + #packed
   if except then self.excepts[self.count] = except end
@@ -436,10 +466,13 @@ function Place:announce_loss()
   self:relay("", "loss")
 end
 
-local function entry_of(name, entry)
-  local fields = { name = name, number = tonumber((entry[1]:match "^%d+")) }
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-  return fields
+local function entry_of(name, raw)
+  local text = raw[2][2]
+  local kind, time, process, count, before, at = text:match "^(%l+) (%d+) (%x+) (%d+) (%d+) ()"
+  return {
+    name = raw[2][4] or name, number = tonumber((raw[1]:match "^%d+")), kind = kind, time = tonumber(time),
+    process = process, count = tonumber(count), before = tonumber(before), packed = text:sub(at),
+  }
 end
 
 -- Appends what has come of several channels, in the order of the numbers.
@@ -453,7 +486,7 @@ function Place:take(streams)
       local entry = entry_of(name, raw)
       local read = self.reading[name]
       if read then
-        local before = tonumber(entry.g)
+        local before = entry.before
         if before > read.last then -- those between are gone
           list[#list + 1] = { number = before, lost = true }
         end
@@ -464,29 +497,26 @@ function Place:take(streams)
   end
   table.sort(list, function(a, b) return a.number < b.number end)
   for _, entry in ipairs(list) do
-    if entry.k == "members" then
-      self:take_members(entry.c, entry.n, entry.p)
-      app._core:pass(entry.number)
-    elseif entry.lost or entry.k == "loss" then
+    local read = self.reading[entry.name]
+    if entry.kind == "members" then
+      self:take_members(entry.name, entry.process, entry.packed)
+    elseif entry.lost or entry.kind == "loss" then
       app._core:lose(entry.number)
-    elseif entry.k == "close" then
-      local channel = app._hooks.known("channel", entry.c)
+    elseif entry.kind == "close" then
+      local channel = app._hooks.known("channel", entry.name)
       if channel then channel:_end() end
-      self.reading[entry.c] = nil
-      app._core:pass(entry.number)
-    else
-      local read = self.reading[entry.name]
-      local process, count = entry.n:match "^(%x+) (%d+)$"
+      self.reading[entry.name] = nil
+    elseif read then
       local except
-      if process == self.token then
-        except = self.excepts[tonumber(count)]
-        self.excepts[tonumber(count)] = nil
+      if entry.process == self.token then
+        except = self.excepts[entry.count]
+        self.excepts[entry.count] = nil
       end
-      local age = math.max(0, time - tonumber(entry.t))
-      if read then read.channel:_deliver(entry.k, entry.p, except, entry.number, age) end
-      app._core:pass(entry.number)
+      local age = math.max(0, time - entry.time)
+      read.channel:_deliver(entry.kind, entry.packed, except, entry.number, age)
     end
   end
+  if #list > 0 then app._core:pass(list[#list].number) end -- also where nobody wanted it
 end
 
 -- A channel's whole history, up to where this process is; the rest comes as ever.
@@ -497,13 +527,13 @@ function Place:prime(name, reply)
   local last, entries, time = tonumber(reply[2]), reply[3], tonumber(reply[4])
   local list = {}
   for i, raw in ipairs(entries) do list[i] = entry_of(name, raw) end
-  local gone = list[1] and tonumber(list[1].g) or last
+  local gone = list[1] and list[1].before or last
   handover.clear(channel)
   handover.set_channel(channel, gone, gone, true)
   local read = { channel = channel, last = gone, idle = 0 }
   for _, entry in ipairs(list) do
     if entry.number <= at then
-      handover.add_packed(channel, entry.number, math.max(0, time - tonumber(entry.t)), entry.k, entry.p)
+      handover.add_packed(channel, entry.number, math.max(0, time - entry.time), entry.kind, entry.packed)
       read.last = entry.number
     end
   end
@@ -657,6 +687,7 @@ end
 
 function Place:tick()
   if self.over then return end
+  self.bounds = {}
   self:tell_counts()
   if self.commands then
     for _, calls in pairs(self.calls) do
