@@ -1,5 +1,6 @@
 --- eventstream.redis: apps that have their channels in common by a real Redis, which comes late, dies, forgets.
 
+local cable = require "spec.support.cable"
 local net = require "spec.support.net"
 local reader = require "spec.support.reader"
 local redis_server = require "spec.support.redis"
@@ -371,6 +372,45 @@ describe("eventstream.redis", function()
       connected(state)
       publish(app, "a", "x")
       client.has "x"
+    end)
+  end)
+
+  describe("behind a cable that is cut #long", function()
+    local impossible
+
+    lazy_setup(function()
+      local ok, why = cable.lay()
+      if not ok then impossible = why end
+    end)
+
+    lazy_teardown(function()
+      if not impossible then cable.remove() end
+    end)
+
+    it("notices, keeps what is published, and brings it when the cable is mended", function()
+      if impossible then return pending(impossible) end
+      local far = cable.client.silent
+      server = redis_server.start("--bind " .. far .. " --protected-mode no", nil, "ip netns exec " .. cable.space)
+      local app, port, state = serve { host = far }
+      local other, port_other, state_other = serve { host = far }
+      connected(state)
+      connected(state_other)
+      local a, b = join(port, "a"), join(port_other, "a")
+      publish(app, "a", "before")
+      a.has "before"
+      b.has "before"
+      cable.cut "silent" -- nothing is refused or reset: packets vanish
+      app:channel("a"):publish "meanwhile"
+      net.wait(function() return #state > 1 and #state_other > 1 end, "both to notice", 30)
+      assert.equal("disconnected: it does not answer", state[2])
+      other:channel("a"):publish "other"
+      cable.mend()
+      net.wait(function() return state[#state] == "connected" and state_other[#state_other] == "connected" end, nil, 60)
+      net.wait(function() return #a.events() == 3 and #b.events() == 3 end, nil, 30)
+      local got = a.events()
+      assert.same(got, b.events())
+      table.sort(got)
+      assert.same({ "before", "meanwhile", "other" }, got)
     end)
   end)
 

@@ -77,6 +77,11 @@ function M.cut(name)
   assert(run(fill(CUTS[name])))
 end
 
+--- Makes the silent one whole again.
+function M.mend()
+  assert(run(fill "-n SPACE addr add 198.19.NET.1/32 dev lo"))
+end
+
 --- Runs a Lua script at the other end.
 function M.lua(args)
   local all = { "netns", "exec", SPACE, process.interpreter() }

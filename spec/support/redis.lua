@@ -13,17 +13,19 @@ Server.__index = Server
 --- Starts one, and waits until it takes commands. A text of options is as on its command line.
 ---@param options string?
 ---@param port integer? of one that was there before
----@param folder string? likewise
-function M.start(options, port, folder)
-  local self = setmetatable({ options = options or "", port = port or houses.free_port() }, Server)
-  self.folder = folder or assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/redis-XXXXXX"))
+---@param behind string? a command that runs it: "ip netns exec SPACE"
+function M.start(options, port, behind)
+  port = port or houses.free_port()
+  local self = setmetatable({ options = options or "", port = port, behind = behind or "" }, Server)
+  self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/redis-XXXXXX"))
   folders[self.folder] = true
   self:begin()
   return self
 end
 
 function Server:begin()
-  local line = ("exec redis-server --port %d --dir %s --save '' %s"):format(self.port, self.folder, self.options)
+  local line = ("exec %s redis-server --port %d --dir %s --save '' %s"):format(self.behind, self.port, self.folder,
+    self.options)
   self.process = process.spawn("sh", { "-c", line })
   running[self] = true
   self.process:wait_line "Ready to accept connections"
