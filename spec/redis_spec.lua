@@ -151,6 +151,64 @@ describe("eventstream.redis", function()
       join(port_two, "a", c.last:gsub("%d+$", "0")).has("x", "y")
     end)
 
+    it("of all channels, also where one step of Redis' wakes for one of them only", function()
+      server = redis_server.start()
+      local one, _, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local client, wanted = join(port_two, "a,b,c"), {}
+      for round = 1, 20 do
+        for i = 1, 20 do
+          local number = #wanted + 1
+          wanted[number] = tostring(number)
+          one:channel(("abc"):sub(i % 3 + 1, i % 3 + 1)):publish(number)
+        end
+        net.wait(function() return #client.events() >= round * 20 - 19 end, nil, 25) -- in the midst of it
+      end
+      client.has((unpack or table.unpack)(wanted))
+    end)
+
+    it("to who listens, whatever is kept", function()
+      server = redis_server.start()
+      local channels = { none = { history = 0 }, small = { history = 3 } }
+      local one, port_one, state_one = serve { channels = channels }
+      local _, port_two, state_two = serve { channels = channels }
+      connected(state_one)
+      connected(state_two)
+      local client, quiet = join(port_two, "none"), join(port_two, "quiet")
+      local wanted = {}
+      for i = 1, 30 do
+        wanted[i] = tostring(i)
+        one:channel("none"):publish(i)
+      end
+      client.has((unpack or table.unpack)(wanted))
+      assert.same({}, quiet.events()) -- and no gap
+
+      local first = join(port_one, "small").leave()
+      publish(one, "small", "kept")
+      for i = 1, 5 do publish(one, "small", { id = false, data = i }) end
+      join(port_two, "small", first).has "kept"
+    end)
+
+    it("and what was published before a channel is closed", function()
+      server = redis_server.start()
+      local one, _, state_one = serve()
+      local _, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local client, wanted = join(port_two, "a"), {}
+      for i = 1, 20 do
+        wanted[i] = tostring(i)
+        one:channel("a"):publish(i)
+      end
+      one:channel("a"):close()
+      client.has((unpack or table.unpack)(wanted))
+      net.wait(function() return client.client.ended end)
+      publish(one, "a", "anew")
+      join(port_two, "a", client.last).has("gap a", "anew")
+    end)
+
     it("and closes a channel for all", function()
       server = redis_server.start()
       local one, port_one, state_one = serve()
@@ -214,7 +272,9 @@ describe("eventstream.redis", function()
       a.has("s", "1", "2", "3")
       local first = a.last:gsub("%d+$", "0")
       join(port_two, "small", first).has("gap small", "2", "3")
-      net.wait(function() return server:ask("EXISTS", "eventstream:channel:short") == "0" end)
+      local old = false
+      one:after(0.3, function() old = true end)
+      net.wait(function() return old end)
       join(port_two, "short", first).has "gap short"
       join(port_two, "never", first).has()
     end)
@@ -304,6 +364,58 @@ describe("eventstream.redis", function()
       for i = 4, 9 do publish(one, "a", i) end
       a.has("1", "2", "3", "gap a", "4", "5", "6", "7", "8", "9")
       join(port_two, "a", id).has("gap a", "4", "5", "6", "7", "8", "9")
+    end)
+
+    it("comes back with nothing, that is told whoever is the first to come back", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve { waiting = 2 }
+      connected(state_one)
+      local a = join(port_one, "a")
+      for i = 1, 3 do publish(one, "a", i) end
+      a.has("1", "2", "3")
+      server:ask "FLUSHALL"
+      local _, _, state_two = serve() -- which knows of nothing
+      connected(state_two)
+      server:kill()
+      net.wait(function() return state_one[#state_one]:find "^disc" end)
+      for i = 4, 5 do assert.is_true(one:channel("a"):publish(i)) end -- and no more waits
+      server:begin()
+      connected(state_one)
+      a.has("1", "2", "3", "gap a", "4", "5")
+    end)
+
+    it("forgets its scripts, nobody waits for ever", function()
+      server = redis_server.start()
+      local app, port, state = serve()
+      connected(state)
+      server:ask("SCRIPT", "FLUSH")
+      local client = join(port, "a")
+      publish(app, "a", "x")
+      client.has "x"
+    end)
+
+    it("is away while the app closes, what waits has its time, and is told then", function()
+      server = redis_server.start "--appendonly yes"
+      local one, _, state = serve()
+      local other, port_other, state_other = serve()
+      connected(state)
+      connected(state_other)
+      local client = join(port_other, "a")
+      server:kill()
+      net.wait(function() return state[#state]:find "^disc" and state_other[#state_other]:find "^disc" end)
+      local told = {}
+      for i = 1, 5 do one:channel("a"):publish(i, function(id, why) told[i] = id or why end) end
+      one:close { grace = 0 }
+      server:begin()
+      client.has("1", "2", "3", "4", "5")
+      net.wait(function() return #told == 5 end)
+      assert.matches("^%x+%-%d+$", told[5])
+
+      server:kill()
+      net.wait(function() return state_other[#state_other]:find "^disc" end)
+      other:channel("a"):publish("lost", function(_, why) told = why end)
+      other:close { grace = 0 }
+      net.wait(function() return told == "closed" end, nil, 20)
     end)
 
     it("stands still for a moment, everybody waits", function()
@@ -493,14 +605,15 @@ describe("eventstream.redis", function()
 
   it("has what was published before the app is closed", function()
     server = redis_server.start()
-    local one, _, state_one = serve()
+    local one, port_one, state_one = serve()
     local _, port_two, state_two = serve()
     connected(state_one)
     connected(state_two)
-    local client = join(port_two, "a")
-    for i = 1, 100 do one:channel("a"):publish(i) end
+    local client, own = join(port_two, "a"), join(port_one, "a")
+    own.leave()
+    for i = 1, 500 do one:channel("a"):publish(i) end
     one:close { grace = 0 }
-    net.wait(function() return #client.events() == 100 end)
+    net.wait(function() return #client.events() == 500 end, function() return #client.events() end)
   end)
 
   it("sends the head at once, however long Redis takes", function()

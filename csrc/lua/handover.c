@@ -180,6 +180,15 @@ static int l_sequence(lua_State *L) {
   return 1;
 }
 
+/* lose(channel, sequence): a part of it is missing, up to there. */
+static int l_lose(lua_State *L) {
+  es_channel *ch = es_check_channel(L, 1);
+  uint64_t sequence = check_number(L, 2);
+  if (ch->server != NULL)
+    es_handover_lose(ch, sequence);
+  return 0;
+}
+
 /* draw(): an epoch that nobody else has, as an id's first half. */
 static int l_draw(lua_State *L) {
   uint64_t epoch;
@@ -217,6 +226,7 @@ void es_open_handover(lua_State *L) {
                                        {"add_frame", l_add_frame},
                                        {"clear", l_clear},
                                        {"draw", l_draw},
+                                       {"lose", l_lose},
                                        {"add_packed", l_add_packed},
                                        {"set_epoch", l_set_epoch},
                                        {"sequence", l_sequence},

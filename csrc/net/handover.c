@@ -31,3 +31,10 @@ void es_handover_epoch(es_server *server, uint64_t epoch) {
 void es_handover_clear(es_channel *ch) {
   es_log_clear(&ch->log);
 }
+
+void es_handover_lose(es_channel *ch, uint64_t sequence) {
+  es_log_clear(&ch->log);
+  if (sequence > ch->log.gone)
+    ch->log.gone = ch->log.given_gone = sequence;
+  es_channel_tell_gap(ch);
+}

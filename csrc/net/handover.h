@@ -22,6 +22,10 @@ void es_handover_done(es_channel *channel);
 /* For a backplane whose histories are elsewhere. Ids are of another epoch from now on, positions stay. */
 void es_handover_epoch(es_server *server, uint64_t epoch);
 
+/* A part of a channel's history is missing, up to a sequence: what was before it is dropped, and its subscribers, and those who
+ * come back for it, are told of a gap. */
+void es_handover_lose(es_channel *channel, uint64_t sequence);
+
 /* Drops a channel's history, which is no longer kept up to date: for es_handover_channel, when it is again. Nobody is
  * subscribed. */
 void es_handover_clear(es_channel *channel);

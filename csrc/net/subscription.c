@@ -203,6 +203,22 @@ void es_subscriptions_tell_gap(es_connection *c) {
   es_connection_dirty(c);
 }
 
+void es_channel_tell_gap(es_channel *ch) {
+  bool whole;
+  do { /* an end may take others out of the walk: those that were told are passed over */
+    es_subscription *s = ch->at;
+    whole = true;
+    if (s != NULL)
+      do {
+        whole = tell_gap(s->connection, s);
+        if (whole)
+          es_connection_dirty(s->connection);
+        else
+          es_connection_close(s->connection, ES_END_ERROR);
+      } while (whole && (s = s->next) != ch->at);
+  } while (!whole);
+}
+
 void es_subscription_close(es_subscription *s) {
   es_connection *c = s->connection;
   es_exchange *x = c->exchange;

@@ -76,6 +76,9 @@ void es_subscriptions_sweep(struct es_connection *connection);
  * to tell so, the connection is cut. */
 void es_subscriptions_tell_gap(struct es_connection *connection);
 
+/* For handover.c: the same for all of one channel's. */
+void es_channel_tell_gap(struct es_channel *channel);
+
 /* For channel.c: the channel is being closed. */
 void es_subscription_close(es_subscription *subscription);
 

@@ -16,7 +16,7 @@
 
 #define CLASS "eventstream.hiredis"
 #define THREAD "eventstream.hiredis.thread"
-#define ARGUMENTS_MAX 100000
+#define ARGUMENTS_MAX 1000000 /* a little below what Redis takes */
 
 /* What libuv watches: freed when that has let go. */
 typedef struct watch {

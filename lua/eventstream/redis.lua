@@ -11,6 +11,7 @@ local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
 local place = require "eventstream.place"
+local scripts = require "eventstream.redis_scripts"
 
 local M = {}
 
@@ -25,119 +26,19 @@ local NAMES = 100000         -- channels whose last number is remembered
 local NO_LIMIT_MS = 0
 local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
 
--- --- What runs inside Redis ---
-
--- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
--- that they are above all that were, also where nobody knows these any more.
--- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
--- numbers that the caller knows are gone.
-local HELLO = [[
-local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms')
-local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
-if state[1] == ARGV[1] and known <= sequence then return { string.format('%.0f', sequence), terms, 0 } end
-local lost = known > sequence and 1 or 0
-local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), redis.call('TIME')[1] * tonumber(ARGV[3]))
-if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
-terms = terms .. ARGV[2]
-local _, count = string.gsub(terms, ';', ';')
-for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', start), 'terms', terms)
-return { string.format('%.0f', start), terms, lost }
-]]
-
--- Appends events, but for those that were appended already, when the answer was not heard.
--- KEYS: state, channels, done, control. ARGV: run, process, channels that are remembered, prefix; and for each event
--- its count, channel, kind, packed, history, milliseconds. Returns for each its number, or "!" and why not.
-local PUBLISH = [[
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
-local process, most, prefix = ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local done_count, done_number = string.match(redis.call('HGET', KEYS[3], process) or '0 0', '^(%d+) (%d+)$')
-done_count, done_number = tonumber(done_count), tonumber(done_number)
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
-local floor = redis.call('HGET', KEYS[1], 'floor') or '0'
-local function text(number) return string.format('%.0f', number) end
-
-local function append(count, channel, kind, packed, history, milliseconds)
-  local number = text(redis.call('HINCRBY', KEYS[1], 'sequence', 1))
-  local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. count .. ' '
-  if kind == 'own' or kind == 'given' or kind == 'none' then
-    local key = prefix .. ':channel:' .. channel
-    local before = text(tonumber(redis.call('ZSCORE', KEYS[2], channel) or floor))
-    redis.call('XADD', key, 'MAXLEN', math.max(tonumber(history), 1), number .. '-0', 'e',
-      head .. before .. ' ' .. packed)
-    if milliseconds ~= '0' then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
-    redis.call('ZADD', KEYS[2], number, channel)
-  else -- for all processes
-    if kind == 'close' then
-      redis.call('DEL', prefix .. ':channel:' .. channel)
-      redis.call('ZADD', KEYS[2], number, channel)
-    elseif kind == 'members' and packed ~= '' then
-      redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
-    elseif kind == 'members' then
-      redis.call('HDEL', prefix .. ':members:' .. channel, process)
-    end
-    redis.call('XADD', KEYS[4], 'MAXLEN', 1000, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
-  end
-  done_count, done_number = tonumber(count), tonumber(number)
-  return number
-end
-
-local replies = {}
-for i = 5, #ARGV, 6 do
-  local count = tonumber(ARGV[i])
-  if count <= done_count then -- what one script appended has numbers without a hole
-    replies[#replies + 1] = text(done_number - (done_count - count))
-  else
-    local fine, reply = pcall(append, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
-    if not fine and type(reply) == 'table' then reply = reply.err end
-    replies[#replies + 1] = fine and reply or '!' .. tostring(reply)
-  end
-end
-while redis.call('ZCARD', KEYS[2]) > most do
-  redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
-end
-redis.call('HSET', KEYS[3], process, text(done_count) .. ' ' .. text(done_number))
-redis.call('PEXPIRE', KEYS[3], 86400000)
-return replies
-]]
-
--- All that is kept of a channel. KEYS: state, channels, stream, members. ARGV: channel. Returns: the number, the
--- channel's last number, its entries, the time in milliseconds, and the members of each process.
-local HISTORY = [[
-local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
-local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
-local time = redis.call('TIME')
-return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
-  string.format('%.0f', time[1] * 1000 + time[2] / 1000), redis.call('HGETALL', KEYS[4]) }
-]]
-
 -- Errors that tell of another state of Redis than the connection was made for.
 local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
 
--- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
--- KEYS: presence, nodes. ARGV: process. Returns the sum.
-local TOTAL = [[
-local now, sum = tonumber(redis.call('TIME')[1]), 0
-local counts = redis.call('HGETALL', KEYS[1])
-for i = 1, #counts, 2 do
-  local alive = redis.call('ZSCORE', KEYS[2], counts[i])
-  if not alive or tonumber(alive) < now then
-    redis.call('HDEL', KEYS[1], counts[i])
-  elseif counts[i] ~= ARGV[1] then
-    sum = sum + tonumber(counts[i + 1])
-  end
+-- A timer that needs no app, which may be closed.
+local function after(seconds, fn)
+  local timer = core.source(1, fn)
+  timer:wait(seconds)
+  return timer
 end
-return sum
-]]
 
--- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds. Returns those that live.
-local ALIVE = [[
-local now = tonumber(redis.call('TIME')[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
-]]
+local function cancel(timer)
+  if timer then pcall(timer.stop, timer) end -- at a process' end the loop may be gone
+end
 
 local Backplane = {}
 Backplane.__index = Backplane
@@ -202,7 +103,7 @@ function Backplane:attach(app)
   local token = core.handover.draw()
   local place_ = setmetatable({
     app = app, backplane = self, options = self.options, token = token, count = 0, waiting = {}, first = 1, last = 0,
-    bytes = 0, bounds = {}, others = {}, losses = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
+    bytes = 0, bounds = {}, others = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
     windows = setmetatable({}, { __mode = "k" }),
     attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
   }, Place)
@@ -214,12 +115,13 @@ function Backplane:attach(app)
   app._hooks.relay = function(...) return place_:relay(...) end
   app._hooks.prepare = function(...) return place_:prepare(...) end
   app._hooks.total = function(...) return place_:total(...) end
-  place_.timer = app:every(1, function() place_:tick() end)
-  app:after(0, function() place_:connect() end)
+  place_.timer = after(1, function() place_:tick() end)
+  place_.again = after(0, function() place_:connect() end)
   return place_
 end
 
 function Place:key(channel) return self.backplane.prefix .. ":channel:" .. channel end
+function Place:live_key(channel) return self.backplane.prefix .. ":live:" .. channel end
 
 function Place:tell(state, message)
   if self.state == state and self.told == message then return end
@@ -247,20 +149,22 @@ end
 -- --- Connecting ---
 
 function Place:drop(message)
-  if self.over and not self.commands and not self.reader then return end
-  local drained = self.drained
   local commands, reader = self.commands, self.reader
   self.commands, self.reader, self.ready, self.blocked = nil, nil, false, false
   self.generation, self.busy, self.pinged, self.sending = (self.generation or 0) + 1, false, false, false
+  if self.round then -- they wait on, for the next connection's
+    for _, resume in ipairs(self.round) do self.waiters[#self.waiters + 1] = resume end
+    self.round, self.lapsed = nil, true
+  end
   if commands then commands:close(message) end
   if reader then reader:close(message) end
-  if drained then return drained() end
-  if self.over then return end
-  self:tell("disconnected", message)
+  if self.dead then return end
+  if not self.over then self:tell("disconnected", message) end
   self.sent = self.first - 1 -- they are sent again: what was done already is found out
   local seconds = AGAIN_SECONDS[math.min(self.attempts + 1, #AGAIN_SECONDS)]
   self.attempts = self.attempts + 1
-  self.app:after(seconds * (1 + 0.5 * math.random()), function() self:connect() end)
+  cancel(self.again)
+  self.again = after(seconds * (1 + 0.5 * math.random()), function() self:connect() end)
 end
 
 local function open(self, on)
@@ -277,7 +181,7 @@ local function open(self, on)
 end
 
 function Place:connect()
-  if self.over or self.commands then return end
+  if self.dead or self.commands then return end
   self.calls = {}
   self.generation = (self.generation or 0) + 1
   local generation = self.generation
@@ -287,7 +191,7 @@ function Place:connect()
   end
   local function on(what, message)
     if generation ~= self.generation then return end
-    if what == "closed" then return fail(message) end
+    if what == "closed" then return not (self.over and not self.reader) and fail(message) or nil end
     up = up + 1
     if up == 2 then self:greet(fail) end
   end
@@ -328,19 +232,19 @@ function Place:greet(fail)
   local info = ""
   first[#first + 1] = { "INFO", "server", take = function(reply) info = info .. reply end }
   first[#first + 1] = { "INFO", "replication", take = function(reply) info = info .. reply end }
-  for name, text in pairs { hello_sha = HELLO, publish_sha = PUBLISH, history_sha = HISTORY, total_sha = TOTAL,
-    alive_sha = ALIVE } do
-    first[#first + 1] = { "SCRIPT", "LOAD", text, take = function(reply) self[name] = reply end }
+  for name, text in pairs(scripts) do
+    first[#first + 1] = { "SCRIPT", "LOAD", text, take = function(reply) self[name .. "_sha"] = reply end }
   end
   second[#second + 1] = { "CLIENT", "ID", take = function(reply) self.reader_id = ("%.0f"):format(reply) end }
   each(reader, second, function()
     each(commands, first, function()
       if info:match "role:slave" then return fail "it is a replica, which takes no events" end
       self.run = run_of(info)
-      local known = math.max(self.known, core.handover.sequence(self.app._core))
+      if not self.over then self.known = math.max(self.known, core.handover.sequence(self.app._core)) end
       self:call(commands, PATIENCE, { "EVALSHA", self.hello_sha, 1, self.state_key, self.run, core.handover.draw(),
-        ("%.0f"):format(LEAP), TERMS, ("%.0f"):format(known) }, function(reply, message)
+        ("%.0f"):format(LEAP), TERMS, ("%.0f"):format(self.known) }, function(reply, message)
           if not reply then return fail(message) end
+          self.skew = tonumber(reply[4]) - os.time() * 1000
           self:greeted(tonumber(reply[1]), reply[2], reply[3] == 1)
         end)
     end)
@@ -359,17 +263,21 @@ end
 
 function Place:greeted(number, terms, lost)
   self.attempts = 0
-  local begun = self.begun
+  local begun, old, known = self.begun, self.epoch, self.known
+  self.ready = true
+  if self.over then return self:flush() end
   self:take_terms(terms)
-  self.begun, self.ready = true, true
-  if not begun then self.app._core:pass(number) end -- before anybody subscribed: nothing of that is ours
-  if lost then self:announce_loss() end
-  self.lapsed = begun -- what was read already may have holes
+  self.begun = true
+  if begun then -- whoever began the term may have known less than this process
+    lost = lost or not self.terms[old] or known > self.terms[old]
+    self.lapsed = true -- what was read already may have holes
+    for name in pairs(self.app._members.channels) do self:tell_members(name) end -- Redis may have forgotten them
+  else
+    self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
+  end
+  if lost and begun then self:announce_loss() end
   self.heard = nil
   for _, read in pairs(self.reading) do read.told = nil end
-  if begun then -- Redis may have forgotten them
-    for name in pairs(self.app._members.channels) do self:tell_members(name) end
-  end
   self:tell "connected"
   self:tell_counts()
   self:flush()
@@ -422,7 +330,7 @@ function Place:published(at, number, message)
   if self.first > self.last then self.first, self.last, self.sent = 1, 0, 0 end
   if number then self.known = math.max(self.known, number) end
   if not number or not self.reading[item.name] then self.excepts[item.count] = nil end
-  if self.drained and self.gone and self.first > self.last then self.drained() end
+  if self.drained and self.first > self.last then after(0, self.drained) end
   if not item.callback then
     if not number then place.tell(("redis: an event of %s is lost: %s"):format(item.name, message)) end
     return
@@ -435,10 +343,11 @@ end
 function Place:relay(name, kind, packed, except, callback, given)
   if self.over then return nil, "closed" end
   packed = packed or ""
-  local most = self.options.waiting or 10000
-  if self.last - self.first + 1 >= most or self.bytes + #packed > (self.options.waiting_bytes or 16777216) then
+  local most, is_event = self.options.waiting or 10000, kind == "own" or kind == "given" or kind == "none"
+  if is_event and (self.last - self.first + 1 >= most
+    or self.bytes + #packed > (self.options.waiting_bytes or 16777216)) then
     local why = ("redis is %s, and too much waits for it"):format(self.ready and "slow" or "away")
-    if callback then self.app:after(0, function() callback(nil, why) end) end
+    if callback then after(0, function() self:call_back(callback, nil, why) end) end
     return nil, why
   end
   local bounds = self.bounds[name]
@@ -477,43 +386,34 @@ end
 
 -- Appends what has come of several channels, in the order of the numbers.
 function Place:take(streams)
-  local app = self.app
-  local list, time = self.losses, os.time() * 1000
-  self.losses = {}
+  local app, list = self.app, {}
+  local time = os.time() * 1000 + self.skew
   for _, stream in ipairs(streams) do
     local name = self.names[stream[1]]
-    for _, raw in ipairs(stream[2]) do
-      local entry = entry_of(name, raw)
-      local read = self.reading[name]
-      if read then
-        local before = entry.before
-        if before > read.last then -- those between are gone
-          list[#list + 1] = { number = before, lost = true }
-        end
-        read.last = entry.number
-      end
-      list[#list + 1] = entry
-    end
+    for _, raw in ipairs(stream[2]) do list[#list + 1] = entry_of(name, raw) end
   end
   table.sort(list, function(a, b) return a.number < b.number end)
   for _, entry in ipairs(list) do
     local read = self.reading[entry.name]
     if entry.kind == "members" then
       self:take_members(entry.name, entry.process, entry.packed)
-    elseif entry.lost or entry.kind == "loss" then
+    elseif entry.kind == "loss" then
       app._core:lose(entry.number)
     elseif entry.kind == "close" then
       local channel = app._hooks.known("channel", entry.name)
       if channel then channel:_end() end
       self.reading[entry.name] = nil
     elseif read then
+      if entry.kind ~= "none" then
+        if entry.before > read.last then core.handover.lose(read.channel, entry.before) end -- those between are gone
+        read.last = entry.number
+      end
       local except
       if entry.process == self.token then
         except = self.excepts[entry.count]
         self.excepts[entry.count] = nil
       end
-      local age = math.max(0, time - entry.time)
-      read.channel:_deliver(entry.kind, entry.packed, except, entry.number, age)
+      read.channel:_deliver(entry.kind, entry.packed, except, entry.number, math.max(0, time - entry.time))
     end
   end
   if #list > 0 then app._core:pass(list[#list].number) end -- also where nobody wanted it
@@ -525,9 +425,13 @@ function Place:prime(name, reply)
   local channel = app._hooks.channel("subscribe", name)
   local at = handover.sequence(app._core)
   local last, entries, time = tonumber(reply[2]), reply[3], tonumber(reply[4])
-  local list = {}
-  for i, raw in ipairs(entries) do list[i] = entry_of(name, raw) end
-  local gone = list[1] and list[1].before or last
+  local list, gone = {}, last
+  for _, raw in ipairs(entries) do
+    local entry = entry_of(name, raw)
+    if #list == 0 then gone = entry.before end
+    list[#list + 1] = entry
+    if entry.kind == "close" then list, gone = {}, entry.number end -- it began anew
+  end
   handover.clear(channel)
   handover.set_channel(channel, gone, gone, true)
   local read = { channel = channel, last = gone, idle = 0 }
@@ -545,7 +449,7 @@ end
 
 -- The next round of the reader, which has one at a time: new channels' histories, then what is new of all.
 function Place:read()
-  if not self.ready or self.busy then return end
+  if not self.ready or self.busy or self.over then return end
   local generation = self.generation
   self.busy = true
   local function fail(message)
@@ -553,46 +457,45 @@ function Place:read()
   end
   local function guarded(fn)
     return function(reply, message)
-      if generation ~= self.generation then return end
+      if generation ~= self.generation or self.over then return end
       if reply == nil then return fail(message) end
       local ok, failure = pcall(fn, reply)
       if not ok then fail(tostring(failure)) end
     end
   end
   local wanted, waiters = self.wanted, self.waiters
-  self.wanted, self.waiters = {}, {}
-  local left, head = 0, 0
+  self.wanted, self.waiters, self.round = {}, {}, waiters
+  local left, head
   local lapsed = self.lapsed
   self.lapsed = false
 
   local function finish()
-    self.busy = false
+    self.busy, self.round = false, nil
     for _, resume in ipairs(waiters) do resume(true) end
     self:read()
   end
 
-  local function read_new()
-    local arguments = { "XREAD" }
-    local block = left == -1
-    if block then
-      arguments[2], arguments[3] = "BLOCK", BLOCK_MS
-      self.blocked = true
-    end
-    local from = ("%.0f-0"):format(core.handover.sequence(self.app._core))
-    local keys = { self.control_key }
+  -- A reply to a BLOCK has the first key only that something came to: it wakes, and all is read behind it in one step.
+  local function read_new(block)
+    local arguments = block and { "XREAD", "BLOCK", BLOCK_MS, "STREAMS" } or { "XREAD", "STREAMS" }
+    local keys, from = { self.control_key }, ("%.0f-0"):format(core.handover.sequence(self.app._core))
     self.names = { [self.control_key] = "" }
     for name in pairs(self.reading) do
-      local key = self:key(name)
-      keys[#keys + 1] = key
-      self.names[key] = name
+      for _, key in ipairs { self:key(name), self:live_key(name) } do
+        keys[#keys + 1] = key
+        self.names[key] = name
+      end
     end
-    arguments[#arguments + 1] = "STREAMS"
     for _, key in ipairs(keys) do arguments[#arguments + 1] = key end
     for _ = 1, #keys do arguments[#arguments + 1] = from end
+    self.blocked = block
     self:call(self.reader, PATIENCE + BLOCK_MS / 1000, arguments, guarded(function(reply)
       self.blocked = false
-      self:take(reply or {})
-      if not block then self.app._core:pass(head) end
+      if block and reply then return read_new(false) end
+      if not block then
+        self:take(reply or {})
+        if head then self.app._core:pass(head) end
+      end
       finish()
     end))
   end
@@ -603,8 +506,7 @@ function Place:read()
     for name, read in pairs(self.reading) do names[#names + 1] = { name = name, read = read } end
   end
   if #names == 0 and #waiters == 0 then
-    left = -1
-    return read_new()
+    return read_new(true)
   end
   if #names == 0 then names[1] = { name = "" } end -- only where the head is
   left = #names
@@ -612,18 +514,18 @@ function Place:read()
     local name = type(each) == "table" and each.name or each
     self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 4, self.state_key, self.channels_key,
       self:key(name), self:members_key(name), name }, guarded(function(reply)
-        head = math.max(head, tonumber(reply[1]))
+        head = math.max(head or 0, tonumber(reply[1]))
         if type(each) ~= "table" then
           self:prime(name, reply)
         elseif each.read then -- what is gone altogether, and leaves no entry to tell of it
           local last = tonumber(reply[2])
           if #reply[3] == 0 and last > each.read.last then
             each.read.last = last
-            self.losses[#self.losses + 1] = { number = last, lost = true } -- told in its order
+            core.handover.lose(each.read.channel, last)
           end
         end
         left = left - 1
-        if left == 0 then read_new() end
+        if left == 0 then read_new(false) end
       end))
   end
 end
@@ -631,8 +533,14 @@ end
 -- Ends the reader's waiting for what is new: something else is to be read.
 function Place:poke()
   if self.busy and self.blocked then
+    local generation = self.generation
     self.blocked = false
-    self:call(self.commands, PATIENCE, { "CLIENT", "UNBLOCK", self.reader_id }, function() end)
+    self:call(self.commands, PATIENCE, { "CLIENT", "UNBLOCK", self.reader_id }, function(reply)
+      if reply == 0 and generation == self.generation and self.round and self.busy then -- it was sooner than the XREAD
+        self.blocked = true
+        self:poke()
+      end
+    end)
   else
     self:read()
   end
@@ -676,7 +584,7 @@ end
 --- What channel:subscribers_total asks.
 function Place:total(channel, callback)
   if not self.ready then
-    self.app:after(0, function() callback(nil, "redis is away") end)
+    after(0, function() self:call_back(callback, nil, "redis is away") end)
     return
   end
   self:call(self.commands, PATIENCE, { "EVALSHA", self.total_sha, 2, self:presence_key(channel.name), self.nodes_key,
@@ -686,9 +594,10 @@ function Place:total(channel, callback)
 end
 
 function Place:tick()
-  if self.over then return end
+  if self.dead then return end
+  self.timer = after(1, function() self:tick() end)
   self.bounds = {}
-  self:tell_counts()
+  if not self.over then self:tell_counts() end
   if self.commands then
     for _, calls in pairs(self.calls) do
       for asked in pairs(calls) do
@@ -696,7 +605,7 @@ function Place:tick()
       end
     end
   end
-  for name, read in pairs(self.reading) do
+  for name, read in pairs(self.over and {} or self.reading) do
     read.idle = read.channel.subscribers > 0 and 0 or read.idle + 1
     if read.idle > IDLE_SECONDS then
       core.handover.clear(read.channel)
@@ -779,11 +688,21 @@ end
 --- The app is closed: calls the function when what was published before has reached Redis, or has had its time.
 function Place:closed(over)
   self.over, self.draining = true, true
-  if self.timer then self.timer:stop() end
-  local patience
+  local reader, patience = self.reader, nil
+  self.reader = nil -- its end is no failure
+  if reader then reader:close "closed" end
   local function finish()
-    self.draining, self.drained = false, nil
-    if patience then pcall(patience.stop, patience) end -- at a process' end the loop may be gone
+    if self.dead then return end
+    self.dead, self.draining, self.drained = true, false, nil
+    for _, timer in pairs { patience, self.timer, self.again } do cancel(timer) end
+    for at = self.first, self.last do
+      local item = self.waiting[at]
+      if item and item.callback then
+        self:call_back(item.callback, nil, "closed")
+      elseif item and item.packed ~= "" then
+        place.tell(("redis: an event of %s is lost: the app was closed, and Redis is away"):format(item.name))
+      end
+    end
     self:drop "closed"
     over()
   end
@@ -791,15 +710,14 @@ function Place:closed(over)
     for name, read in pairs(self.reading) do
       if (read.told or 0) > 0 then self:tell_count(name, 0) end
     end
-    self:call(self.commands, PATIENCE, { "ZREM", self.nodes_key, self.token }, function()
-      self.gone = true
-      if self.drained and self.first > self.last then self.drained() end
-    end)
   end
-  if not self.ready then return finish() end
-  patience = core.source(1, finish) -- for its timer, which needs no app
-  patience:wait(PATIENCE)
+  if self.first > self.last and not self.ready then return finish() end
+  patience = after(PATIENCE, finish)
   self.drained = finish
+  if not self.ready then return end
+  self:call(self.commands, PATIENCE, { "ZREM", self.nodes_key, self.token }, function()
+    if self.drained and self.first > self.last then self.drained() end -- else the last event's answer ends it
+  end)
 end
 
 -- --- The names of those who are there ---

@@ -1,0 +1,136 @@
+-- What runs inside Redis: each of these is one atomic step.
+local M = {}
+
+-- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
+-- that they are above all that were, also where nobody knows these any more.
+-- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
+-- numbers that the caller knows are gone; Redis' time in milliseconds.
+M.hello = [[
+local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms')
+local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
+if state[1] == ARGV[1] and known <= sequence then return { string.format('%.0f', sequence), terms, 0, now } end
+local lost = known > sequence and 1 or 0
+local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
+if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
+terms = terms .. ARGV[2]
+local _, count = string.gsub(terms, ';', ';')
+for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', start), 'terms', terms)
+return { string.format('%.0f', start), terms, lost, now }
+]]
+
+-- Appends events, but for those that were appended already, when the answer was not heard.
+-- KEYS: state, channels, done, control. ARGV: run, process, channels that are remembered, prefix; and for each event
+-- its count, channel, kind, packed, history, milliseconds. Returns for each its number, or "!" and why not.
+M.publish = [[
+if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
+local process, most, prefix = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local done_count, done_number = string.match(redis.call('HGET', KEYS[3], process) or '0 0', '^(%d+) (%d+)$')
+done_count, done_number = tonumber(done_count), tonumber(done_number)
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
+local floor = redis.call('HGET', KEYS[1], 'floor') or '0'
+local KEPT, KEPT_MS = 1000, 60000 -- at least: readers may be behind
+local function text(number) return string.format('%.0f', number) end
+
+-- The number of a channel's last event.
+local function last_of(channel, key)
+  local last = redis.call('ZSCORE', KEYS[2], channel)
+  if last then return text(tonumber(last)) end
+  local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  return newest and string.match(newest[1], '^%d+') or floor
+end
+
+local function append(count, channel, kind, packed, history, milliseconds)
+  local number = text(redis.call('HINCRBY', KEYS[1], 'sequence', 1))
+  local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. count .. ' '
+  if kind == 'none' then -- for those who listen: it is no part of the history, and takes no place in it
+    local key = prefix .. ':live:' .. channel
+    redis.call('XADD', key, 'MAXLEN', KEPT, number .. '-0', 'e', head .. '0 ' .. packed)
+    redis.call('PEXPIRE', key, KEPT_MS)
+  elseif kind == 'own' or kind == 'given' then
+    local key = prefix .. ':channel:' .. channel
+    local before = last_of(channel, key)
+    -- not less than who reads it may be behind: the bounds are those of each process' own log
+    redis.call('XADD', key, 'MAXLEN', math.max(tonumber(history), KEPT), number .. '-0', 'e',
+      head .. before .. ' ' .. packed)
+    milliseconds = tonumber(milliseconds)
+    if milliseconds > 0 then
+      redis.call('PEXPIRE', key, math.max(milliseconds, KEPT_MS))
+    else
+      redis.call('PERSIST', key)
+    end
+    redis.call('ZADD', KEYS[2], number, channel)
+  else -- for all processes
+    if kind == 'close' then -- what was before it is read up to here, and is no history any more
+      local key = prefix .. ':channel:' .. channel
+      redis.call('XADD', key, 'MAXLEN', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
+      redis.call('PEXPIRE', key, KEPT_MS)
+      redis.call('ZADD', KEYS[2], number, channel)
+    elseif kind == 'members' and packed ~= '' then
+      redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
+    elseif kind == 'members' then
+      redis.call('HDEL', prefix .. ':members:' .. channel, process)
+    end
+    redis.call('XADD', KEYS[4], 'MAXLEN', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
+  end
+  done_count, done_number = tonumber(count), tonumber(number)
+  return number
+end
+
+local replies = {}
+for i = 5, #ARGV, 6 do
+  local count = tonumber(ARGV[i])
+  if count <= done_count then -- what one script appended has numbers without a hole
+    replies[#replies + 1] = text(done_number - (done_count - count))
+  else
+    local fine, reply = pcall(append, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+    if not fine and type(reply) == 'table' then reply = reply.err end
+    replies[#replies + 1] = fine and reply or '!' .. tostring(reply)
+  end
+end
+while redis.call('ZCARD', KEYS[2]) > most do
+  redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
+end
+redis.call('HSET', KEYS[3], process, text(done_count) .. ' ' .. text(done_number))
+redis.call('PEXPIRE', KEYS[3], 86400000)
+return replies
+]]
+
+-- All that is kept of a channel. KEYS: state, channels, stream, members. ARGV: channel. Returns: the number, the
+-- channel's last number, its entries, the time in milliseconds, and the members of each process.
+M.history = [[
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
+local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
+local time = redis.call('TIME')
+return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000), redis.call('HGETALL', KEYS[4]) }
+]]
+
+-- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
+-- KEYS: presence, nodes. ARGV: process. Returns the sum.
+M.total = [[
+local now, sum = tonumber(redis.call('TIME')[1]), 0
+local counts = redis.call('HGETALL', KEYS[1])
+for i = 1, #counts, 2 do
+  local alive = redis.call('ZSCORE', KEYS[2], counts[i])
+  if not alive or tonumber(alive) < now then
+    redis.call('HDEL', KEYS[1], counts[i])
+  elseif counts[i] ~= ARGV[1] then
+    sum = sum + tonumber(counts[i + 1])
+  end
+end
+return sum
+]]
+
+-- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds. Returns those that live.
+M.alive = [[
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
+]]
+
+return M
