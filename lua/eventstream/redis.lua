@@ -150,7 +150,7 @@ end
 
 function Place:drop(message)
   local commands, reader = self.commands, self.reader
-  self.commands, self.reader, self.ready, self.blocked = nil, nil, false, false
+  self.commands, self.reader, self.ready, self.blocked, self.blocking = nil, nil, false, false, false
   self.generation, self.busy, self.pinged, self.sending = (self.generation or 0) + 1, false, false, false
   if self.round then -- they wait on, for the next connection's
     for _, resume in ipairs(self.round) do self.waiters[#self.waiters + 1] = resume end
@@ -291,8 +291,8 @@ end
 function Place:flush()
   if not self.ready or self.sending or self.sent >= self.last then return end
   local generation = self.generation
-  local arguments = { "EVALSHA", self.publish_sha, 4, self.state_key, self.channels_key, self.done_key,
-    self.control_key, self.run, self.token, NAMES, self.backplane.prefix }
+  local arguments = { "EVALSHA", self.publish_sha, 4, self.state_key, self.channels_key,
+    self.done_key .. ":" .. self.token, self.control_key, self.run, self.token, NAMES, self.backplane.prefix }
   local from, size, n = self.sent + 1, 0, #arguments
   while self.sent < self.last and self.sent - from + 1 < BATCH and size < BATCH_BYTES do
     self.sent = self.sent + 1
@@ -307,7 +307,9 @@ function Place:flush()
     if generation ~= self.generation or not replies and message == "closed" then return end
     if not replies and ANEW[message:match "^%u+"] then return self:drop(message) end
     self.sending = false
-    for at = from, to do
+    local answered = replies and #replies or to - from + 1
+    if from + answered <= to then self.sent = from + answered - 1 end -- behind one that failed: they are sent again
+    for at = from, from + answered - 1 do
       local reply = replies and replies[at - from + 1] or "!" .. message
       self:published(at, tonumber(reply), reply:match "^!(.*)")
     end
@@ -488,9 +490,9 @@ function Place:read()
     end
     for _, key in ipairs(keys) do arguments[#arguments + 1] = key end
     for _ = 1, #keys do arguments[#arguments + 1] = from end
-    self.blocked = block
+    self.blocked, self.blocking = block, block
     self:call(self.reader, PATIENCE + BLOCK_MS / 1000, arguments, guarded(function(reply)
-      self.blocked = false
+      self.blocked, self.blocking = false, false
       if block and reply then return read_new(false) end
       if not block then
         self:take(reply or {})
@@ -501,7 +503,9 @@ function Place:read()
   end
 
   local names = {}
-  for name in pairs(wanted) do names[#names + 1] = name end
+  for name in pairs(wanted) do
+    if not self.reading[name] then names[#names + 1] = name end -- else it was on its way when it was asked for
+  end
   if lapsed then
     for name, read in pairs(self.reading) do names[#names + 1] = { name = name, read = read } end
   end
@@ -512,8 +516,8 @@ function Place:read()
   left = #names
   for _, each in ipairs(names) do
     local name = type(each) == "table" and each.name or each
-    self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 4, self.state_key, self.channels_key,
-      self:key(name), self:members_key(name), name }, guarded(function(reply)
+    self:call(self.reader, PATIENCE, { "EVALSHA", self.history_sha, 5, self.state_key, self.channels_key,
+      self:key(name), self:members_key(name), self.nodes_key, name }, guarded(function(reply)
         head = math.max(head or 0, tonumber(reply[1]))
         if type(each) ~= "table" then
           self:prime(name, reply)
@@ -536,7 +540,7 @@ function Place:poke()
     local generation = self.generation
     self.blocked = false
     self:call(self.commands, PATIENCE, { "CLIENT", "UNBLOCK", self.reader_id }, function(reply)
-      if reply == 0 and generation == self.generation and self.round and self.busy then -- it was sooner than the XREAD
+      if reply == 0 and generation == self.generation and self.blocking then -- it was sooner than the XREAD
         self.blocked = true
         self:poke()
       end
@@ -620,13 +624,13 @@ end
 
 -- --- Subscribing ---
 
--- The same position under the term of now, or an id that stands for nothing.
+-- The same position under the term of now, or an id that stands for nothing; its number; whether its term is unknown.
 function Place:translate(id)
   local nonce, number = id:match "^(%x+)%-(%d+)$"
   if not nonce or #nonce ~= 16 then return id, 0 end -- the script's own
   number = tonumber(number)
   local stop = self.terms[nonce]
-  if not stop or number > stop then return id:gsub("^%x+", ("0"):rep(16)), 0 end
+  if not stop or number > stop then return (id:gsub("^%x+", ("0"):rep(16))), 0, not stop end
   return ("%s-%.0f"):format(self.epoch, number), number
 end
 
@@ -647,7 +651,7 @@ function Place:prepare(stream, what, options)
   local id = options and options.since
   if id == nil and first then id = stream.last_event_id end
   local plain = type(id) ~= "string" or id == "" or id == "live"
-  local names, waited = names_of(what), false
+  local names, waited, asked = names_of(what), false, false
   while true do
     local missing_ = not self.begun
     for _, name in ipairs(names) do
@@ -658,9 +662,10 @@ function Place:prepare(stream, what, options)
         self.reading[name].idle = 0
       end
     end
-    local _, number = 0, 0
-    if not plain and self.begun then _, number = self:translate(id) end
-    if not missing_ and number <= core.handover.sequence(self.app._core) then break end
+    local _, number, unknown = 0, 0, false
+    if not plain and self.begun then _, number, unknown = self:translate(id) end
+    unknown = unknown and not asked -- of a term that Redis has begun, and this process has not seen yet?
+    if not missing_ and not unknown and number <= core.handover.sequence(self.app._core) then break end
     if not core.in_handler() then
       self:poke()
       return nil, "not yet: with a backplane, a callback can only subscribe to what is read already"
@@ -675,6 +680,7 @@ function Place:prepare(stream, what, options)
       self:poke()
     end)
     if not fine then return nil, message end
+    asked = true -- the Redis of now has answered, and its terms are known
     if number > core.handover.sequence(self.app._core) and not missing_ then break end -- of the future: a gap
   end
   self.windows[stream] = core.loop.turns()

@@ -23,11 +23,12 @@ return { string.format('%.0f', start), terms, lost, now }
 
 -- Appends events, but for those that were appended already, when the answer was not heard.
 -- KEYS: state, channels, done, control. ARGV: run, process, channels that are remembered, prefix; and for each event
--- its count, channel, kind, packed, history, milliseconds. Returns for each its number, or "!" and why not.
+-- its count, channel, kind, packed, history, milliseconds. Returns for each its number, up to the first that fails: "!"
+-- and why not.
 M.publish = [[
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
 local process, most, prefix = ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local done_count, done_number = string.match(redis.call('HGET', KEYS[3], process) or '0 0', '^(%d+) (%d+)$')
+local done_count, done_number = string.match(redis.call('GET', KEYS[3]) or '0 0', '^(%d+) (%d+)$')
 done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
@@ -89,24 +90,33 @@ for i = 5, #ARGV, 6 do
     local fine, reply = pcall(append, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
     if not fine and type(reply) == 'table' then reply = reply.err end
     replies[#replies + 1] = fine and reply or '!' .. tostring(reply)
+    if not fine then break end -- so that what is counted as done has no hole
   end
 end
 while redis.call('ZCARD', KEYS[2]) > most do
   redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
 end
-redis.call('HSET', KEYS[3], process, text(done_count) .. ' ' .. text(done_number))
-redis.call('PEXPIRE', KEYS[3], 86400000)
+redis.call('SET', KEYS[3], text(done_count) .. ' ' .. text(done_number), 'PX', 86400000)
 return replies
 ]]
 
--- All that is kept of a channel. KEYS: state, channels, stream, members. ARGV: channel. Returns: the number, the
+-- All that is kept of a channel. KEYS: state, channels, stream, members, nodes. ARGV: channel. Returns: the number, the
 -- channel's last number, its entries, the time in milliseconds, and the members of each process.
 M.history = [[
 local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
 local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
 local time = redis.call('TIME')
+local members, all = {}, redis.call('HGETALL', KEYS[4])
+for i = 1, #all, 2 do
+  local alive = redis.call('ZSCORE', KEYS[5], all[i])
+  if alive and tonumber(alive) >= tonumber(time[1]) then
+    members[#members + 1], members[#members + 2] = all[i], all[i + 1]
+  else
+    redis.call('HDEL', KEYS[4], all[i])
+  end
+end
 return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
-  string.format('%.0f', time[1] * 1000 + time[2] / 1000), redis.call('HGETALL', KEYS[4]) }
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000), members }
 ]]
 
 -- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
