@@ -1,11 +1,14 @@
 --- eventstream.redis: apps that have their channels in common by a real Redis, which comes late, dies, forgets.
 
 local cable = require "spec.support.cable"
+local houses = require "spec.support.houses"
 local net = require "spec.support.net"
 local reader = require "spec.support.reader"
 local redis_server = require "spec.support.redis"
 
 local found = pcall(require, "eventstream.hiredis")
+local lua_redis = io.open "/usr/share/lua/5.1/nginx/redis.lua"
+if lua_redis then lua_redis:close() end
 
 describe("eventstream.redis", function()
   if not found or not redis_server.program then
@@ -530,6 +533,52 @@ describe("eventstream.redis", function()
       assert.same(got, b.events())
       table.sort(got)
       assert.same({ "before", "meanwhile", "other" }, got)
+    end)
+  end)
+
+  describe("inside nginx", function()
+    local house
+
+    after_each(function()
+      if house then house:close() end
+      house = nil
+    end)
+
+    it("serves the same channels as processes, in each worker", function()
+      house = houses.nginx(2)
+      if house.missing or not lua_redis then return pending(house.missing or "lua-resty-redis is not installed") end
+      house:start "redis_nginx_app"
+      server = redis_server.start("--unixsocket " .. house.folder .. "/redis --unixsocketperm 777")
+      house:wait_workers()
+      local app, port, state = serve()
+      connected(state)
+      local function post(text)
+        local client = net.connect(house.port)
+        client:request("POST", "/publish?to=a", {}, text)
+        local status, _, body = client:take()
+        client:close()
+        assert.equal(200, status, body)
+        return body
+      end
+      local there, workers = {}, {}
+      net.wait(function() -- in both workers
+        local client = join(house.port, "a")
+        there[#there + 1] = client
+        workers[client.client.received:match "X%-Worker: (%d+)"] = true
+        return next(workers, (next(workers))) ~= nil
+      end, nil, 30)
+      local here = join(port, "a")
+      assert.matches("^%x+%-%d+$", post "from nginx")
+      publish(app, "a", "from a process")
+      here.has("from nginx", "from a process")
+      for _, client in ipairs(there) do client.has("from nginx", "from a process") end
+      local id = here.leave()
+      publish(app, "a", "meanwhile")
+      join(house.port, "a", id).has "meanwhile"
+      id = there[1].has("from nginx", "from a process", "meanwhile").leave()
+      post "more"
+      join(port, "a", id).has "more"
+      for i = 2, #there do there[i].leave() end
     end)
   end)
 

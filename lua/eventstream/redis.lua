@@ -63,19 +63,16 @@ local OPTIONS = {
 ---@field waiting_bytes integer? of theirs; default 16777216
 ---@field on_state fun(state: "connected"|"disconnected", message: string?)? default: told to the operator
 
-local hiredis, missing
+local hiredis
+
+local LACKS = "redis: it needs hiredis, which was not there when eventstream was built (libhiredis-dev, hiredis-devel)"
+local LACKS_NGINX = "redis: inside nginx it needs lua-resty-redis, which was not found"
 
 local function load_client()
-  if place.nginx then error("redis: inside nginx it is not there yet; its workers share a dict", 0) end
-  if not hiredis then
-    local found, module = pcall(require, "eventstream.hiredis")
-    if not found then missing = module else hiredis = module end
-  end
-  if not hiredis then
-    error("redis: it needs hiredis, which was not there when eventstream was built (libhiredis-dev, hiredis-devel)",
-      0)
-  end
-  return missing
+  if hiredis then return end
+  local found, module = pcall(require, place.nginx and "eventstream.openresty.redis" or "eventstream.hiredis")
+  if not found then error(place.nginx and LACKS_NGINX or LACKS, 0) end
+  hiredis = module
 end
 
 local function new(options)
@@ -152,9 +149,9 @@ function Place:drop(message)
   local commands, reader = self.commands, self.reader
   self.commands, self.reader, self.ready, self.blocked, self.blocking = nil, nil, false, false, false
   self.generation, self.busy, self.pinged, self.sending = (self.generation or 0) + 1, false, false, false
-  if self.round then -- they wait on, for the next connection's
-    for _, resume in ipairs(self.round) do self.waiters[#self.waiters + 1] = resume end
-    self.round, self.lapsed = nil, true
+  if self.under_way then -- they wait on, for the next connection's
+    for _, resume in ipairs(self.under_way) do self.waiters[#self.waiters + 1] = resume end
+    self.under_way, self.lapsed = nil, true
   end
   if commands then commands:close(message) end
   if reader then reader:close(message) end
@@ -466,13 +463,13 @@ function Place:read()
     end
   end
   local wanted, waiters = self.wanted, self.waiters
-  self.wanted, self.waiters, self.round = {}, {}, waiters
+  self.wanted, self.waiters, self.under_way = {}, {}, waiters
   local left, head
   local lapsed = self.lapsed
   self.lapsed = false
 
   local function finish()
-    self.busy, self.round = false, nil
+    self.busy, self.under_way = false, nil
     for _, resume in ipairs(waiters) do resume(true) end
     self:read()
   end
@@ -666,7 +663,7 @@ function Place:prepare(stream, what, options)
     if not plain and self.begun then _, number, unknown = self:translate(id) end
     unknown = unknown and not asked -- of a term that Redis has begun, and this process has not seen yet?
     if not missing_ and not unknown and number <= core.handover.sequence(self.app._core) then break end
-    if not core.in_handler() then
+    if not place.nginx and not core.in_handler() then
       self:poke()
       return nil, "not yet: with a backplane, a callback can only subscribe to what is read already"
     end
@@ -752,7 +749,19 @@ function Place:collect(name, set)
   end
 end
 
---- Each process runs its own intervals.
+-- --- Inside nginx ---
+
+--- Begins in a worker, which is another process than the one that made the app.
+function Place:start() self.token = core.handover.draw() end
+
+--- A round of the worker's driver: the seconds until it is to come again.
+function Place.round()
+  hiredis.begin()
+  return 3600
+end
+
+--- Each process runs its own intervals; there is nothing to be done before a worker ends.
 function Place.leads() return true end
+function Place.leave() end
 
 return M
