@@ -26,6 +26,8 @@ local NAMES = 100000         -- channels whose last number is remembered
 local NO_LIMIT_MS = 0
 local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
 
+local IS_EVENT = { own = true, given = true, none = true } -- the rest tells processes of something
+
 -- Errors that tell of another state of Redis than the connection was made for.
 local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
 
@@ -99,7 +101,8 @@ function Backplane:attach(app)
   self.app = app
   local token = core.handover.draw()
   local place_ = setmetatable({
-    app = app, backplane = self, options = self.options, token = token, count = 0, waiting = {}, first = 1, last = 0,
+    app = app, backplane = self, options = self.options, most = self.options.waiting or 10000,
+    most_bytes = self.options.waiting_bytes or 16777216, token = token, count = 0, waiting = {}, first = 1, last = 0,
     bytes = 0, bounds = {}, others = {}, reading = {}, wanted = {}, waiters = {}, excepts = {},
     windows = setmetatable({}, { __mode = "k" }),
     attempts = 0, terms = {}, known = 0, sent = 0, epoch = token, state = "disconnected",
@@ -342,9 +345,7 @@ end
 function Place:relay(name, kind, packed, except, callback, given)
   if self.over then return nil, "closed" end
   packed = packed or ""
-  local most, is_event = self.options.waiting or 10000, kind == "own" or kind == "given" or kind == "none"
-  if is_event and (self.last - self.first + 1 >= most
-    or self.bytes + #packed > (self.options.waiting_bytes or 16777216)) then
+  if IS_EVENT[kind] and (self.last - self.first + 1 >= self.most or self.bytes + #packed > self.most_bytes) then
     local why = ("redis is %s, and too much waits for it"):format(self.ready and "slow" or "away")
     if callback then after(0, function() self:call_back(callback, nil, why) end) end
     return nil, why
@@ -391,7 +392,7 @@ function Place:take(streams)
     local name = self.names[stream[1]]
     for _, raw in ipairs(stream[2]) do list[#list + 1] = entry_of(name, raw) end
   end
-  table.sort(list, function(a, b) return a.number < b.number end)
+  if #streams > 1 then table.sort(list, function(a, b) return a.number < b.number end) end
   for _, entry in ipairs(list) do
     local read = self.reading[entry.name]
     if entry.kind == "members" then
