@@ -484,6 +484,36 @@ describe("eventstream.redis", function()
       connected(state)
     end)
 
+    it("fails over to a replica that lags, what that has not is told", function()
+      server = redis_server.start()
+      local replica = redis_server.start("--replicaof 127.0.0.1 " .. server.port)
+      local one, port_one, state_one = serve()
+      local two, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a = join(port_one, "a")
+      for i = 1, 3 do publish(one, "a", i) end
+      a.has("1", "2", "3")
+      local kept = a.last
+      net.wait(function() return replica:ask("XLEN", "eventstream:channel:a") == "3" end)
+      replica:ask("REPLICAOF", "NO", "ONE") -- as if the line to it were cut
+      for i = 4, 5 do publish(one, "a", i) end
+      a.has("1", "2", "3", "4", "5")
+      local lost = a.last
+      server:kill()
+      net.wait(function() return state_one[#state_one]:find "^disc" and state_two[#state_two]:find "^disc" end)
+      replica:ask("CONFIG", "SET", "port", tostring(server.port)) -- where the other one was
+      connected(state_one)
+      connected(state_two)
+      publish(two, "a", 6)
+      net.wait(function() -- in whichever order the processes came back
+        local list = " " .. table.concat(a.events(), " ") .. " "
+        return list:find(" gap a ", 1, true) and list:find(" 6 ", 1, true)
+      end, function() return "a gap and 6; there is: " .. table.concat(a.events(), " ") end, 25)
+      join(port_two, "a", kept).has("gap a", "6") -- 4 and 5 are gone
+      join(port_two, "a", lost).has("gap a", "1", "2", "3", "6")
+    end)
+
     it("hangs up without a word, that is noticed", function()
       server = redis_server.start "--appendonly yes"
       local app, port, state = serve()
