@@ -421,6 +421,18 @@ describe("eventstream.redis", function()
       net.wait(function() return #told == 5 end)
       assert.matches("^%x+%-%d+$", told[5])
 
+      local third, _, state_third = serve() -- whose connection is cut while it waits for its last answers
+      connected(state_third)
+      server:pause()
+      for i = 6, 8 do third:channel("a"):publish(i) end
+      third:close { grace = 0 }
+      server:resume()
+      server:kill()
+      net.wait(function() return state_other[#state_other]:find "^disc" end)
+      server:begin()
+      connected(state_other)
+      client.has("1", "2", "3", "4", "5", "6", "7", "8")
+
       server:kill()
       net.wait(function() return state_other[#state_other]:find "^disc" end)
       other:channel("a"):publish("lost", function(_, why) told = why end)

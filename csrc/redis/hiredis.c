@@ -34,7 +34,7 @@ typedef struct connection {
 } connection;
 
 typedef struct pending {
-  connection *connection;
+  lua_State *L; /* the module's: the connection may be collected before its last commands are told */
   int function_ref;
 } pending;
 
@@ -206,7 +206,7 @@ static int l_replied(lua_State *L) {
 static void on_reply(redisAsyncContext *context, void *reply, void *data) {
   pending *p = data;
   replied r = {p, reply};
-  lua_State *L = p->connection->L;
+  lua_State *L = p->L;
   (void)context;
   lua_pushcfunction(L, l_replied);
   lua_pushlightuserdata(L, &r);
@@ -301,7 +301,7 @@ static int l_command(lua_State *L) {
   if (p == NULL)
     return luaL_error(L, "out of memory");
   lua_pushvalue(L, 2);
-  *p = (pending){.connection = c, .function_ref = luaL_ref(L, LUA_REGISTRYINDEX)};
+  *p = (pending){.L = c->L, .function_ref = luaL_ref(L, LUA_REGISTRYINDEX)};
   bool fine = redisAsyncCommandArgv(c->context, on_reply, p, count, texts, sizes) == REDIS_OK;
   if (!fine) {
     unref(L, &p->function_ref);

@@ -189,17 +189,19 @@ function Place:connect()
   local function fail(message)
     if generation == self.generation and message ~= "closed" then self:drop(message) end -- else the cause is told next
   end
+  local reader, why, commands
   local function on(what, message)
     if generation ~= self.generation then return end
-    if what == "closed" then return not (self.over and not self.reader) and fail(message) or nil end
+    if what == "closed" then return fail(message) end
     up = up + 1
     if up == 2 then self:greet(fail) end
   end
-  local commands, why = open(self, on)
+  commands, why = open(self, on)
   if not commands then return fail(why) end
   self.commands = commands
-  local reader
-  reader, why = open(self, on)
+  reader, why = open(self, function(what, message)
+    if what == "connected" or self.reader == reader then on(what, message) end -- else it was let go of: no failure
+  end)
   if not reader then return fail(why) end
   self.reader = reader
   self.calls = { [commands] = { [{ due = now() + PATIENCE }] = "connecting" }, [reader] = {} }
@@ -395,15 +397,15 @@ function Place:take(streams)
   if #streams > 1 then table.sort(list, function(a, b) return a.number < b.number end) end
   for _, entry in ipairs(list) do
     local read = self.reading[entry.name]
-    if entry.kind == "members" then
+    if entry.kind == "members" and read then
       self:take_members(entry.name, entry.process, entry.packed)
     elseif entry.kind == "loss" then
       app._core:lose(entry.number)
     elseif entry.kind == "close" then
       local channel = app._hooks.known("channel", entry.name)
       if channel then channel:_end() end
-      self.reading[entry.name] = nil
-    elseif read then
+      self.reading[entry.name], self.others[entry.name] = nil, nil
+    elseif read and IS_EVENT[entry.kind] then
       if entry.kind ~= "none" then
         if entry.before > read.last then core.handover.lose(read.channel, entry.before) end -- those between are gone
         read.last = entry.number
@@ -611,7 +613,7 @@ function Place:tick()
     read.idle = read.channel.subscribers > 0 and 0 or read.idle + 1
     if read.idle > IDLE_SECONDS then
       core.handover.clear(read.channel)
-      self.reading[name] = nil
+      self.reading[name], self.others[name] = nil, nil
     end
   end
   if self.ready and not self.pinged then -- a connection that nobody uses may be gone
