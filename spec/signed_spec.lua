@@ -70,7 +70,8 @@ describe("signed.lua", function()
       local token = jwt.sign(%q, { %s })
       %s
       print(token)]]):format(secret, claims, change or "")
-    local maker = process.spawn(process.interpreter(), { "-e", code },
+    local plain = os.getenv "PLAIN_LUA" or process.interpreter() -- nothing of ours is in it, and what it leaks is not, either
+    local maker = process.spawn(plain, { "-e", code },
       { LUA_PATH = folder .. "/?.lua;;", LUA_CPATH = folder .. "/?.so;;" })
     assert.equal(0, (maker:wait_exit()), maker.stderr)
     return maker.lines[1]
