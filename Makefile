@@ -117,7 +117,7 @@ lua_version  = $(shell $(LUA) -e 'io.write(_VERSION:match "%d%.%d")')
 INST_LIBDIR ?= $(PREFIX)/lib/lua/$(lua_version)
 INST_LUADIR ?= $(PREFIX)/share/lua/$(lua_version)
 INST_BINDIR ?= $(PREFIX)/bin
-lua_folders := eventstream eventstream/command eventstream/openresty
+lua_folders := eventstream eventstream/command eventstream/openresty eventstream/redis
 
 # Builds nothing: the build's variables are not given to this pass.
 .PHONY: install

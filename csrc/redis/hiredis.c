@@ -5,6 +5,7 @@
  * error. hiredis' own adapter for libuv does not tell of a connection that is refused (libuv reports that as an error of
  * the descriptor), so that there is one of ours. */
 #include "net/loop.h"
+#include "redis/entries.h"
 
 #include <async.h>
 #include <hiredis.h>
@@ -31,15 +32,20 @@ typedef struct connection {
   redisAsyncContext *context; /* NULL once closed */
   lua_State *L;               /* callbacks start here: the module's own thread */
   int function_ref, self_ref;
+  bool told; /* that it is connected */
 } connection;
 
 typedef struct pending {
   lua_State *L; /* the module's: the connection may be collected before its last commands are told */
   int function_ref;
+  bool flat; /* the reply is to be as flat as entries.lua has it */
 } pending;
+
+static void tell_connected(connection *c);
 
 /* --- libuv's side --- */
 
+/* The script is told here, and not by hiredis: a connection must not be freed in the midst of its connecting. */
 static void on_event(uv_poll_t *poll, int status, int events) {
   watch *w = poll->data;
   if (status < 0)
@@ -48,6 +54,8 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     redisAsyncHandleRead(w->context);
   if (w->context != NULL && (events & UV_WRITABLE) != 0)
     redisAsyncHandleWrite(w->context);
+  if (w->context != NULL && w->context->data != NULL && (w->context->c.flags & REDIS_CONNECTED) != 0)
+    tell_connected(w->context->data);
 }
 
 static void set_events(watch *w, int events) {
@@ -161,17 +169,18 @@ static const char *text_of(const redisAsyncContext *context) {
   return context->errstr != NULL && context->errstr[0] != '\0' ? context->errstr : "the connection was closed";
 }
 
-static void on_connected(const redisAsyncContext *context, int status) {
-  connection *c = context->data;
-  if (c == NULL)
+static void tell_connected(connection *c) {
+  if (c->told)
     return;
-  if (status != REDIS_OK) { /* hiredis frees it behind this */
-    closed(c, text_of(context));
-    return;
-  }
+  c->told = true;
   lua_rawgeti(c->L, LUA_REGISTRYINDEX, c->function_ref);
   lua_pushliteral(c->L, "connected");
   call(c->L, 1);
+}
+
+static void on_connected(const redisAsyncContext *context, int status) {
+  if (status != REDIS_OK && context->data != NULL)
+    closed(context->data, text_of(context)); /* hiredis frees it behind this */
 }
 
 static void on_disconnected(const redisAsyncContext *context, int status) {
@@ -196,7 +205,10 @@ static int l_replied(lua_State *L) {
     lua_pushnil(L);
     lua_pushlstring(L, r->reply->str, (size_t)r->reply->len);
   } else {
-    push_reply(L, r->reply);
+    if (r->p->flat)
+      es_push_entries(L, r->reply);
+    else
+      push_reply(L, r->reply);
     lua_pushnil(L);
   }
   lua_call(L, 2, 0);
@@ -268,11 +280,12 @@ static int l_connect(lua_State *L) {
   return 1;
 }
 
-/* connection:command(function, arguments): a list of texts and numbers; false where it is closed. */
+/* connection:command(function, arguments, flat): a list of texts and numbers; false where it is closed. */
 static int l_command(lua_State *L) {
   connection *c = luaL_checkudata(L, 1, CLASS);
   luaL_checktype(L, 2, LUA_TFUNCTION);
   luaL_checktype(L, 3, LUA_TTABLE);
+  bool flat = lua_toboolean(L, 4) != 0;
   lua_settop(L, 3);
   int count = 0;
   for (;; count++) {
@@ -301,7 +314,7 @@ static int l_command(lua_State *L) {
   if (p == NULL)
     return luaL_error(L, "out of memory");
   lua_pushvalue(L, 2);
-  *p = (pending){.L = c->L, .function_ref = luaL_ref(L, LUA_REGISTRYINDEX)};
+  *p = (pending){.L = c->L, .function_ref = luaL_ref(L, LUA_REGISTRYINDEX), .flat = flat};
   bool fine = redisAsyncCommandArgv(c->context, on_reply, p, count, texts, sizes) == REDIS_OK;
   if (!fine) {
     unref(L, &p->function_ref);

@@ -119,10 +119,10 @@ local function resolve(self, name)
     resolved.flush == "auto" and AUTO or resolved.flush
 end
 
---- What a channel of that name keeps: events, bytes, seconds (0: any).
+--- What a channel of that name keeps: events, bytes, seconds (0: any); and its flush, in seconds (negative: "auto").
 function M.bounds(self, name)
-  local history, bytes, seconds = resolve(self, name)
-  return history, bytes, seconds
+  local history, bytes, seconds, _, flush = resolve(self, name)
+  return history, bytes, seconds, flush
 end
 
 --- The seconds that a channel's history can be old at most; nil: without end.

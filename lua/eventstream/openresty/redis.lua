@@ -9,6 +9,8 @@ if not found then
 end
 if not found then error "lua-resty-redis is not there" end
 
+local entries = require "eventstream.redis.entries"
+
 local M = {}
 
 local CONNECT_MS, REPLY_MS = 5000, 15000 -- for a reply: more than a blocked XREAD takes
@@ -23,9 +25,10 @@ local function call(fn, ...)
 end
 
 -- As hiredis has it: false for nil, and nil and why for an error.
-local function converted(reply)
-  if reply == ngx.null then return false end
+local function converted(reply, flat)
   if type(reply) == "table" and reply[1] == false then return nil, reply[2] end
+  if flat then return entries.flat(reply ~= ngx.null and reply or {}) end
+  if reply == ngx.null then return false end
   return reply
 end
 
@@ -74,7 +77,7 @@ local function run(self)
         for i = 1, count do
           local item = self.queue[from + i - 1]
           self.queue[from + i - 1] = nil
-          if item then call(item.fn, converted(replies[i])) end -- else it was closed meanwhile
+          if item then call(item.fn, converted(replies[i], item.flat)) end -- else it was closed meanwhile
         end
       end
     end
@@ -107,10 +110,11 @@ function M.begin()
 end
 
 --- Calls the function, once, with the command's reply; or with nil and why. False where it is closed.
-function Connection:command(fn, arguments)
+---@param flat boolean? the reply is one to XREAD, and wanted as redis/entries.lua has it
+function Connection:command(fn, arguments, flat)
   if self.over then return false end
   self.last = self.last + 1
-  self.queue[self.last] = { fn = fn, arguments = arguments }
+  self.queue[self.last] = { fn = fn, arguments = arguments, flat = flat }
   self.wakeful:post(1)
   return true
 end

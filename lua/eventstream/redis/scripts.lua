@@ -21,84 +21,111 @@ redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', st
 return { string.format('%.0f', start), terms, lost, now }
 ]]
 
--- Appends events, but for those that were appended already, when the answer was not heard.
--- KEYS: state, channels, done, control. ARGV: run, process, channels that are remembered, prefix; and for each event
--- its count, channel, kind, packed, history, milliseconds. Returns for each its number, up to the first that fails: "!"
--- and why not.
-M.publish = [[
-if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return redis.error_reply('TERM another run') end
-local process, most, prefix = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+-- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
+-- step, which streams it appended to; their number is that of its last event.
+-- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first event's
+-- count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many, each packed.
+-- Returns for each row of numbers its first, and how many; and last, where an event failed, why. What is behind that one
+-- was left alone.
+M.publish = [=[
+local run, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'run', 'sequence', 'floor'))
+if run ~= ARGV[1] then return redis.error_reply('TERM another run') end
+local process, most, prefix, count = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local done_count, done_number = string.match(redis.call('GET', KEYS[3]) or '0 0', '^(%d+) (%d+)$')
 done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
-local floor = redis.call('HGET', KEYS[1], 'floor') or '0'
 local KEPT, KEPT_MS = 1000, 60000 -- at least: readers may be behind
 local function text(number) return string.format('%.0f', number) end
 
+local before = text(tonumber(sequence))
+sequence, floor = tonumber(sequence), floor or '0'
+local lasts, lives, news = {}, {}, {} -- numbers by channel; milliseconds by key; keys
+
 -- The number of a channel's last event.
 local function last_of(channel, key)
+  if lasts[channel] then return lasts[channel] end
   local last = redis.call('ZSCORE', KEYS[2], channel)
   if last then return text(tonumber(last)) end
   local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   return newest and string.match(newest[1], '^%d+') or floor
 end
 
-local function append(count, channel, kind, packed, history, milliseconds)
-  local number = text(redis.call('HINCRBY', KEYS[1], 'sequence', 1))
-  local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. count .. ' '
+local function append(channel, kind, packed, history, milliseconds)
+  local number = text(sequence + 1)
+  local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. text(count) .. ' '
+  local key
   if kind == 'none' then -- for those who listen: it is no part of the history, and takes no place in it
-    local key = prefix .. ':live:' .. channel
-    redis.call('XADD', key, 'MAXLEN', KEPT, number .. '-0', 'e', head .. '0 ' .. packed)
-    redis.call('PEXPIRE', key, KEPT_MS)
+    key = prefix .. ':live:' .. channel
+    redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed)
+    lives[key] = KEPT_MS
   elseif kind == 'own' or kind == 'given' then
-    local key = prefix .. ':channel:' .. channel
-    local before = last_of(channel, key)
+    key = prefix .. ':channel:' .. channel
     -- not less than who reads it may be behind: the bounds are those of each process' own log
-    redis.call('XADD', key, 'MAXLEN', math.max(tonumber(history), KEPT), number .. '-0', 'e',
-      head .. before .. ' ' .. packed)
-    milliseconds = tonumber(milliseconds)
-    if milliseconds > 0 then
-      redis.call('PEXPIRE', key, math.max(milliseconds, KEPT_MS))
-    else
-      redis.call('PERSIST', key)
-    end
-    redis.call('ZADD', KEYS[2], number, channel)
+    redis.call('XADD', key, 'MAXLEN', '~', math.max(history, KEPT), number .. '-0', 'e',
+      head .. last_of(channel, key) .. ' ' .. packed)
+    lives[key] = milliseconds > 0 and math.max(milliseconds, KEPT_MS) or 0
+    lasts[channel] = number
   else -- for all processes
     if kind == 'close' then -- what was before it is read up to here, and is no history any more
-      local key = prefix .. ':channel:' .. channel
-      redis.call('XADD', key, 'MAXLEN', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
-      redis.call('PEXPIRE', key, KEPT_MS)
-      redis.call('ZADD', KEYS[2], number, channel)
+      key = prefix .. ':channel:' .. channel
+      redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
+      lives[key] = KEPT_MS
+      lasts[channel] = number
     elseif kind == 'members' and packed ~= '' then
       redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
     elseif kind == 'members' then
       redis.call('HDEL', prefix .. ':members:' .. channel, process)
     end
-    redis.call('XADD', KEYS[4], 'MAXLEN', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
+    news[KEYS[4]] = true
   end
-  done_count, done_number = tonumber(count), tonumber(number)
-  return number
+  if key then news[key] = true end
+  sequence = sequence + 1
 end
 
-local replies = {}
-for i = 5, #ARGV, 6 do
-  local count = tonumber(ARGV[i])
-  if count <= done_count then -- what one script appended has numbers without a hole
-    replies[#replies + 1] = text(done_number - (done_count - count))
-  else
-    local fine, reply = pcall(append, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
-    if not fine and type(reply) == 'table' then reply = reply.err end
-    replies[#replies + 1] = fine and reply or '!' .. tostring(reply)
-    if not fine then break end -- so that what is counted as done has no hole
+local replies, first, i, failure = {}, nil, 6, nil
+local function close_row()
+  if first then replies[#replies + 1], replies[#replies + 2] = first, sequence - first + 1 end
+  first = nil
+end
+while i <= #ARGV and not failure do
+  local channel, kind, history, milliseconds = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local last = i + 4 + tonumber(ARGV[i + 4])
+  for at = i + 5, last do
+    if count <= done_count then -- what one script appended has numbers without a hole
+      replies[#replies + 1], replies[#replies + 2] = done_number - (done_count - count), 1
+    else
+      first = first or sequence + 1
+      local fine, why = pcall(append, channel, kind, ARGV[at], history, milliseconds)
+      if not fine then
+        failure = type(why) == 'table' and why.err or tostring(why)
+        break -- so that what is counted as done has no hole
+      end
+    end
+    count = count + 1
   end
+  i = last + 1
 end
-while redis.call('ZCARD', KEYS[2]) > most do
-  redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
+if first and sequence >= first then
+  local last = text(sequence)
+  redis.call('HSET', KEYS[1], 'sequence', last)
+  redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', 86400000)
+  for key, milliseconds in pairs(lives) do
+    if milliseconds > 0 then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
+  end
+  for channel, number in pairs(lasts) do redis.call('ZADD', KEYS[2], number, channel) end
+  while redis.call('ZCARD', KEYS[2]) > most do
+    redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
+  end
+  local fields = { 'before', before }
+  for key in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, '' end
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', KEPT, last .. '-0', unpack(fields))
+  close_row()
 end
-redis.call('SET', KEYS[3], text(done_count) .. ' ' .. text(done_number), 'PX', 86400000)
+if failure then replies[#replies + 1] = failure end
 return replies
-]]
+]=]
 
 -- All that is kept of a channel. KEYS: state, channels, stream, members, nodes. ARGV: channel. Returns: the number, the
 -- channel's last number, its entries, the time in milliseconds, and the members of each process.

@@ -1,0 +1,109 @@
+-- Who is subscribed, in all processes: how many, told each second; and their names, told when they change. What a process
+-- has told counts for as long as it is heard of.
+local core = require "eventstream.core"
+local timer = require "eventstream.redis.timer"
+
+local NODE_SECONDS = 15 -- a process that was not heard of for so long is dead
+
+local M = {}
+
+local Presence = {}
+Presence.__index = Presence
+
+--- Of a place: its app, link, token, keys, publisher and reader.
+function M.new(home)
+  return setmetatable({ home = home, others = {}, told = {}, heard_at = -math.huge }, Presence)
+end
+
+local function nothing() end
+
+-- --- How many ---
+
+function Presence:tell_count(name, count)
+  local home = self.home
+  local key = home:key("presence", name)
+  local arguments = count > 0 and { "HSET", key, home.token, count } or { "HDEL", key, home.token }
+  home.link:call("commands", arguments, nothing)
+  self.told[name] = count > 0 and count or nil
+end
+
+--- Redis may have forgotten what was told.
+function Presence:reset() self.told, self.heard_at = {}, -math.huge end
+
+--- Called each second: tells what has changed, and that this process lives.
+function Presence:tell()
+  local home = self.home
+  if not home.link.ready then return end
+  if core.now() - self.heard_at > NODE_SECONDS / 3 then
+    self.heard_at = core.now()
+    home.link:script("commands", "alive", { home.nodes_key }, { home.token, NODE_SECONDS }, function(list)
+      if list then self:keep(list) end
+    end)
+  end
+  for name, read in pairs(home.reader.reading) do
+    local count = read.channel.subscribers
+    if count ~= (self.told[name] or 0) then self:tell_count(name, count) end
+  end
+  for name in pairs(self.told) do
+    if not home.reader:reads(name) then self:tell_count(name, 0) end
+  end
+end
+
+--- Nobody is subscribed here any more.
+function Presence:leave()
+  local home = self.home
+  for name in pairs(self.told) do self:tell_count(name, 0) end
+  home.link:call("commands", { "ZREM", home.nodes_key, home.token }, nothing)
+end
+
+--- What channel:subscribers_total asks.
+function Presence:total(channel, callback)
+  local home = self.home
+  if not home.link.ready then
+    timer.after(0, function() home:call_back(callback, nil, "redis is away") end)
+    return
+  end
+  home.link:script("commands", "total", { home:key("presence", channel.name), home.nodes_key }, { home.token },
+    function(reply, message)
+      home:call_back(callback, reply and math.floor(reply) + channel.subscribers or nil, message)
+    end)
+end
+
+-- --- Their names ---
+
+--- Another process' names of a channel, with a NUL between them.
+function Presence:take(name, process, text)
+  if process == self.home.token then return end
+  self.others[name] = self.others[name] or {}
+  self.others[name][process] = text ~= "" and text or nil
+end
+
+function Presence:forget(name) self.others[name] = nil end
+
+-- Of the processes that live only.
+function Presence:keep(list)
+  local living = {}
+  for _, process in ipairs(list) do living[process] = true end
+  for _, others in pairs(self.others) do
+    for process in pairs(others) do
+      if not living[process] then others[process] = nil end
+    end
+  end
+end
+
+--- Adds the names that the other processes have.
+function Presence:collect(name, set)
+  for _, text in pairs(self.others[name] or {}) do
+    for member in text:gmatch "[^%z]+" do set[member] = true end
+  end
+end
+
+--- The names of this process' streams have changed.
+function Presence:tell_members(name)
+  local list = {}
+  for member in pairs(self.home.app._members:collect(name, {})) do list[#list + 1] = member end
+  table.sort(list)
+  self.home:relay(name, "members", table.concat(list, "\0"))
+end
+
+return M

@@ -1,0 +1,189 @@
+-- What a process publishes: it waits, is sent in order, and is forgotten when Redis has answered. While an answer is
+-- waited for, what is published meanwhile gathers: load makes it cheaper.
+local core = require "eventstream.core"
+local pace = require "eventstream.redis.pace"
+local place = require "eventstream.place"
+local timer = require "eventstream.redis.timer"
+
+local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
+local NAMES = 100000                    -- channels whose last number is remembered
+local WAITING, WAITING_BYTES = 10000, 16777216
+
+-- Errors that tell of another state of Redis than the connection was made for.
+local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
+
+local IS_EVENT = { own = true, given = true, none = true } -- the rest tells processes of something
+
+local M = {}
+
+local Publisher = {}
+Publisher.__index = Publisher
+
+--- Of a place: its app, link, token, keys and channels' bounds.
+function M.new(home, options)
+  local self = setmetatable({
+    home = home, most = options.waiting or WAITING, most_bytes = options.waiting_bytes or WAITING_BYTES,
+    -- What waits, from first to last; up to sent it is under way. An event's count is its place and what was before.
+    packed = {}, heads = {}, callbacks = {}, ids = {}, first = 1, last = 0, sent = 0, before = 0, bytes = 0,
+    known = {}, -- heads by kind and name
+    excepts = {}, -- by count: the streams that are not to have it
+    pace = math.huge, sent_at = -math.huge,
+  }, Publisher)
+  self.timer = timer.new(function() self:flush() end)
+  return self
+end
+
+--- Whether nothing waits.
+function Publisher:empty() return self.first > self.last end
+
+--- Channels' options are looked up anew.
+function Publisher:forget() self.known = {} end
+
+--- Stops what it does by itself.
+function Publisher:stop() timer.cancel(self.timer) end
+
+-- What the events of a channel have in common.
+function Publisher:head(name, kind)
+  local heads = self.known[kind]
+  if not heads then
+    heads = {}
+    self.known[kind] = heads
+  end
+  local head = heads[name]
+  if not head then
+    local history, milliseconds, flush = self.home:bounds(name)
+    head = { name = name, kind = kind, history = history, milliseconds = milliseconds,
+      pace = IS_EVENT[kind] and pace.of(flush) or 0 }
+    heads[name] = head
+  end
+  return head
+end
+
+--- What the core calls for each event that is published, and for a channel that is closed.
+function Publisher:relay(name, kind, packed, except, callback, id)
+  packed = packed or ""
+  local at = self.last + 1
+  if IS_EVENT[kind] and (at - self.first >= self.most or self.bytes + #packed > self.most_bytes) then
+    local why = ("redis is %s, and too much waits for it"):format(self.home.link.ready and "slow" or "away")
+    if callback then timer.after(0, function() self.home:call_back(callback, nil, why) end) end
+    return nil, why
+  end
+  local head = self:head(name, kind)
+  self.last = at
+  self.packed[at], self.heads[at], self.callbacks[at], self.ids[at] = packed, head, callback, id
+  self.bytes = self.bytes + #packed
+  if except then self.excepts[self.before + at] = except end
+  if at - self.sent >= BATCH and not self.sending then
+    self:flush()
+  elseif head.pace < self.pace or not (self.planned or self.sending) then
+    self:plan(head.pace)
+  end
+  return true
+end
+
+-- At the turn's end, or when it is time for the next batch.
+function Publisher:plan(seconds)
+  if seconds < self.pace then self.pace = seconds end
+  if self.sending or not self.home.link.ready then return end
+  self.planned = true
+  self.timer:wait(math.max(0, self.sent_at + self.pace - core.now()))
+end
+
+--- Sends what waits, if it is not on its way.
+function Publisher:flush()
+  self.planned = false
+  local home = self.home
+  if not home.link.ready or self.sending or self.sent >= self.last then return end
+  local from, to, size = self.sent + 1, self.sent, 0
+  local arguments = { "EVALSHA", home.link.shas.publish, 5, home.state_key, home.channels_key,
+    home.done_key .. ":" .. home.token, home.control_key, home.news_key, home.run, home.token, NAMES, home.prefix,
+    ("%.0f"):format(self.before + from) }
+  local n, head, row = #arguments, nil, nil
+  while to < self.last and to - from + 1 < BATCH and size < BATCH_BYTES do
+    to = to + 1
+    if self.heads[to] ~= head then
+      head, row = self.heads[to], n + 5
+      arguments[n + 1], arguments[n + 2], arguments[n + 3] = head.name, head.kind, head.history
+      arguments[n + 4], arguments[row], n = head.milliseconds, 0, row
+    end
+    n = n + 1
+    arguments[n], arguments[row], size = self.packed[to], arguments[row] + 1, size + #self.packed[to]
+  end
+  self.sent, self.sent_at = to, core.now()
+  self.sending, self.pace = true, to < self.last and 0 or math.huge
+  home.link:call("commands", arguments, function(rows, message)
+    if message == "closed" then return end
+    if message and ANEW[message:match "^%u+"] then return home.link:drop(message) end
+    self.sending = false
+    self:answered(from, to, rows, message)
+  end)
+end
+
+-- What the script has replied to a batch.
+function Publisher:answered(from, to, rows, message)
+  local told = {}
+  if not rows then
+    self:settle(from, to, nil, message, told)
+  else
+    for i = 1, #rows - 1, 2 do
+      self:settle(from, from + rows[i + 1] - 1, rows[i], nil, told)
+      from = from + rows[i + 1]
+    end
+    if #rows % 2 == 1 then
+      self:settle(from, from, nil, rows[#rows], told)
+      self.sent, self.pace = from, 0 -- what is behind it is sent again
+    end
+  end
+  if self:empty() then
+    self.before = self.before + self.last
+    self.first, self.last, self.sent = 1, 0, 0
+    if self.drained then timer.after(0, self.drained) end
+  elseif self.sent < self.last then
+    self:plan(self.pace)
+  end
+  for _, tell in ipairs(told) do tell() end -- who may publish
+end
+
+-- An answer for some in a row: the first one's number; or why not.
+function Publisher:settle(from, to, number, message, told)
+  local home, lost = self.home, 0
+  for at = from, to do
+    local callback, head, id = self.callbacks[at], self.heads[at], self.ids[at]
+    if not number or not home.reader:reads(head.name) then self.excepts[self.before + at] = nil end
+    if callback then
+      if number and head.kind ~= "none" then id = id or ("%s-%.0f"):format(home.epoch, number + at - from) end
+      if head.kind == "none" then id = true end
+      told[#told + 1] = function() home:call_back(callback, number and id or nil, message) end
+    elseif not number then
+      lost = lost + 1
+    end
+    self.bytes = self.bytes - #self.packed[at]
+    self.packed[at], self.heads[at], self.callbacks[at], self.ids[at] = nil, nil, nil, nil
+  end
+  self.first = to + 1
+  if number then home.known = math.max(home.known, number + to - from) end
+  if lost > 0 then place.tell(("redis: %d %s lost: %s"):format(lost, lost == 1 and "event is" or "events are", message)) end
+end
+
+--- The link is cut: what was done already is found out when it is sent again.
+function Publisher:reset()
+  self.sending, self.planned = false, false
+  self.sent = self.first - 1
+end
+
+--- Nobody is to wait any longer: who is told gets why.
+function Publisher:give_up(why)
+  local told, lost = {}, 0
+  for at = self.first, self.last do
+    local callback = self.callbacks[at]
+    if callback then told[#told + 1] = callback elseif self.packed[at] ~= "" then lost = lost + 1 end
+  end
+  self.first = self.last + 1
+  if lost > 0 then
+    place.tell(("redis: %d %s lost: the app was closed, and Redis is away"):format(lost,
+      lost == 1 and "event is" or "events are"))
+  end
+  for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
+end
+
+return M
