@@ -6,6 +6,7 @@
  * the descriptor), so that there is one of ours. */
 #include "net/loop.h"
 #include "redis/entries.h"
+#include "redis/replies.h"
 
 #include <async.h>
 #include <hiredis.h>
@@ -24,6 +25,7 @@ typedef struct watch {
   uv_poll_t poll;
   redisAsyncContext *context; /* NULL once it is gone */
   int events;
+  es_replies replies;
 } watch;
 
 typedef struct connection {
@@ -83,7 +85,9 @@ static void remove_write(void *data) {
 }
 
 static void on_watch_closed(uv_handle_t *handle) {
-  free(handle->data);
+  watch *w = handle->data;
+  es_replies_free(&w->replies);
+  free(w);
 }
 
 static void clean_up(void *data) {
@@ -109,6 +113,7 @@ static bool attach(redisAsyncContext *context, es_loop *loop) {
   context->ev.delWrite = remove_write;
   context->ev.cleanup = clean_up;
   context->ev.data = w;
+  es_replies_attach(&w->replies, context->c.reader);
   return true;
 }
 
