@@ -70,7 +70,7 @@ describe("signed.lua", function()
       local token = jwt.sign(%q, { %s })
       %s
       print(token)]]):format(secret, claims, change or "")
-    local plain = os.getenv "PLAIN_LUA" or process.interpreter() -- nothing of ours is in it, and what it leaks is not, either
+    local plain = os.getenv "PLAIN_LUA" or process.interpreter() -- what it leaks is not ours
     local maker = process.spawn(plain, { "-e", code },
       { LUA_PATH = folder .. "/?.lua;;", LUA_CPATH = folder .. "/?.so;;" })
     assert.equal(0, (maker:wait_exit()), maker.stderr)

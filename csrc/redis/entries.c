@@ -57,7 +57,8 @@ static void set_number(lua_State *L, int list, int at, double number) {
 enum { KEY = 1, NUMBER, KIND, TIME, PROCESS, COUNT, BEFORE, PACKED, CHANNEL };
 
 static void set_entry(lua_State *L, int list, int at, const entry *e) {
-  const redisReply *text = element(e->fields, 1, REDIS_REPLY_STRING), *channel = element(e->fields, 3, REDIS_REPLY_STRING);
+  const redisReply *text = element(e->fields, 1, REDIS_REPLY_STRING),
+                   *channel = element(e->fields, 3, REDIS_REPLY_STRING);
   cursor c = {NULL, NULL};
   if (text != NULL)
     c = (cursor){text->str, text->str + text->len};

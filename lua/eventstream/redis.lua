@@ -1,9 +1,9 @@
 --- eventstream.redis: a backplane for apps in several processes, on one machine or many, by Redis and its streams.
 ---
 --- A channel is a Redis stream. A script appends an event and gives it its number, one for the whole prefix, in one
---- step, and adds to the news which streams have got something. A process reads the channels that it has subscribers for:
---- a channel's history first, then, whenever there are news of it, what is new, into the same logs as ever. So what a
---- client resumes from is its process' own log.
+--- step, and adds to the news which streams have got something. A process reads the channels that it has subscribers
+--- for: a channel's history first, then, whenever there are news of it, what is new, into the same logs as ever. So
+--- what a client resumes from is its process' own log.
 ---
 --- Positions are those of a history whose newest part Redis may lose. Each run of Redis, or of a replica that takes
 --- over, begins a term, with a nonce of its own and numbers above all that were. An id names the term in which it was

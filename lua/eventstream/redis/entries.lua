@@ -51,7 +51,9 @@ function M.join(lists)
   if #lists == 1 then return lists[1] end
   local order, joined = {}, {}
   for _, flat in ipairs(lists) do
-    for at = 0, #flat - M.PLACES, M.PLACES do order[#order + 1] = { flat = flat, at = at, number = flat[at + M.NUMBER] } end
+    for at = 0, #flat - M.PLACES, M.PLACES do
+      order[#order + 1] = { flat = flat, at = at, number = flat[at + M.NUMBER] }
+    end
   end
   table.sort(order, function(a, b) return a.number < b.number end)
   for i, each in ipairs(order) do

@@ -29,14 +29,14 @@ end
 --- Called in each round of a worker's driver, inside nginx.
 function M.begin() client.begin() end
 
---- Calls on.up(run) when both are there, with what tells this run of Redis from another, and on.down(why) when they are
---- gone, after which each call that waits is told "closed". It is to be begun by link:connect().
+--- Calls on.up(run) when both are there, with what tells this run of Redis from another, and on.down(why) when they
+--- are gone, after which each call that waits is told "closed". It is to be begun by link:connect().
 function M.new(options, on)
   return setmetatable({ options = options, on = on, attempts = 0, generation = 0, calls = {}, shas = {} }, Link)
 end
 
---- Calls a command of "commands" or "reader". The function is called, once, with the reply, or with nil and why; that is
---- "closed" when the link was cut. Where no reply comes in time, it is cut.
+--- Calls a command of "commands" or "reader". The function is called, once, with the reply, or with nil and why; that
+--- is "closed" when the link was cut. Where no reply comes in time, it is cut.
 ---@param flat boolean? the reply is one to XREAD, and wanted as redis/entries.lua has it
 ---@param seconds number? beside the usual
 function Link:call(which, arguments, fn, flat, seconds)

@@ -1,5 +1,5 @@
--- Who is subscribed, in all processes: how many, told each second; and their names, told when they change. What a process
--- has told counts for as long as it is heard of.
+-- Who is subscribed, in all processes: how many, told each second; and their names, told when they change. What a
+-- process has told counts for as long as it is heard of.
 local core = require "eventstream.core"
 local timer = require "eventstream.redis.timer"
 

@@ -33,6 +33,8 @@ function M.new(home, options)
   return self
 end
 
+local function count_of(events) return events == 1 and "1 event is" or events .. " events are" end
+
 --- Whether nothing waits.
 function Publisher:empty() return self.first > self.last end
 
@@ -162,7 +164,7 @@ function Publisher:settle(from, to, number, message, told)
   end
   self.first = to + 1
   if number then home.known = math.max(home.known, number + to - from) end
-  if lost > 0 then place.tell(("redis: %d %s lost: %s"):format(lost, lost == 1 and "event is" or "events are", message)) end
+  if lost > 0 then place.tell(("redis: %s lost: %s"):format(count_of(lost), message)) end
 end
 
 --- The link is cut: what was done already is found out when it is sent again.
@@ -180,8 +182,7 @@ function Publisher:give_up(why)
   end
   self.first = self.last + 1
   if lost > 0 then
-    place.tell(("redis: %d %s lost: the app was closed, and Redis is away"):format(lost,
-      lost == 1 and "event is" or "events are"))
+    place.tell(("redis: %s lost: the app was closed, and Redis is away"):format(count_of(lost)))
   end
   for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
 end

@@ -179,7 +179,7 @@ function Reader:read()
   if not home.link.ready or self.round or home.over then return end
   local round = { wanted = self.wanted, waiters = self.waiters, all = self.lapsed }
   self.round, self.wanted, self.waiters, self.lapsed, self.began_at = round, {}, {}, false, core.now()
-  local names, left = {}, 0
+  local names = {}
   for name in pairs(round.wanted) do
     if not self.reading[name] then names[#names + 1] = name end -- else it was on its way when it was asked for
   end
@@ -188,14 +188,15 @@ function Reader:read()
   end
   if #names == 0 and #round.waiters == 0 and not round.all then return self:read_news(round, true) end
   if #names == 0 then names[1] = "" end -- only where the head is
-  left = #names
+  local left = #names
   for _, name in ipairs(names) do
-    ask(self, round, { "EVALSHA", home.link.shas.history, 5, home.state_key, home.channels_key, home:key("channel", name),
+    local key = home:key("channel", name)
+    ask(self, round, { "EVALSHA", home.link.shas.history, 5, home.state_key, home.channels_key, key,
       home:key("members", name), home.nodes_key, name }, function(reply)
         local read, last = self.reading[name], tonumber(reply[2])
         round.head = math.max(round.head or 0, tonumber(reply[1]))
         if not read and name ~= "" then
-          self:prime(name, last, entries.flat { { home:key("channel", name), reply[3] } }, tonumber(reply[4]), reply[5])
+          self:prime(name, last, entries.flat { { key, reply[3] } }, tonumber(reply[4]), reply[5])
         elseif read and #reply[3] == 0 and last > read.last then -- gone altogether, without an entry that tells of it
           read.last = last
           core.handover.lose(read.channel, last)

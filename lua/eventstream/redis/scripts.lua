@@ -23,10 +23,10 @@ return { string.format('%.0f', start), terms, lost, now }
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
 -- step, which streams it appended to; their number is that of its last event.
--- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first event's
--- count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many, each packed.
--- Returns for each row of numbers its first, and how many; and last, where an event failed, why. What is behind that one
--- was left alone.
+-- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first
+-- event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many,
+-- each of them packed. Returns for each row of numbers its first, and how many; and last, where an event failed, why.
+-- What is behind that one was left alone.
 M.publish = [=[
 local run, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'run', 'sequence', 'floor'))
 if run ~= ARGV[1] then return redis.error_reply('TERM another run') end
