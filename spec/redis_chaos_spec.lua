@@ -1,11 +1,12 @@
---- Several processes, their channels in common by Redis, and everything dies: processes by kill -9, Redis, and the
--- clients' connections, under publishers in all processes. Each client has every event of its channels exactly once and
+--- Several processes, and nginx where it is there, their channels in common by Redis, and everything dies: processes by
+-- kill -9, Redis, and the clients' connections, under publishers in all processes. Each client has every event of its channels exactly once and
 -- in order. Nothing is told as a gap, as the history has all.
 --
 -- EVENTSTREAM_SECONDS (20) and EVENTSTREAM_CLIENTS (200) are its size: 120 and 2000 for the whole; from 60 seconds on,
 -- Redis stands still in their midst, too. EVENTSTREAM_SEED repeats a run's dice; what the kernel makes of them differs
 -- each time.
 
+local houses = require "spec.support.houses"
 local process = require "spec.support.process"
 local random = require "spec.support.random"
 local redis_server = require "spec.support.redis"
@@ -19,8 +20,11 @@ local PROCESSES, CHANNELS = 4, 10
 -- What a process may say of a Redis that is dead, or reads its file.
 local REASONS = { "^Connection refused$", "^Connection reset by peer$", "^Server closed the connection$", "^LOADING " }
 local STANDS = "^it does not answer$"
+local REASONS_NGINX = { "^connection refused$", "^closed$", "^no such file or directory$", "^LOADING " }
 
 local found = pcall(require, "eventstream.hiredis")
+local lua_redis = io.open "/usr/share/lua/5.1/nginx/redis.lua"
+if lua_redis then lua_redis:close() end
 
 describe("redis, under chaos #long", function()
   if not found or not redis_server.program then
@@ -29,7 +33,7 @@ describe("redis, under chaos #long", function()
   end
 
   local draw = random.new(SEED)
-  local redis, clients, servers, all, ports, runs
+  local redis, clients, servers, all, ports, runs, nginx
 
   -- Not one of those that the kernel gives to who connects: a client would get it while its server is dead, and a
   -- client that connects there then could meet itself.
@@ -74,8 +78,18 @@ describe("redis, under chaos #long", function()
     assert(not clients:exited(), "the clients are gone: " .. clients.stdout:sub(-2000) .. clients.stderr)
   end
 
+  -- Its master brings up another one.
+  local function kill_worker()
+    local master = nginx.process.pid
+    local file = assert(io.open(("/proc/%d/task/%d/children"):format(master, master)))
+    local worker = tonumber(file:read "*n")
+    file:close()
+    if worker and uv.kill(worker, "sigkill") then runs.workers = runs.workers + 1 end
+  end
+
   local function bring_down_a_process()
-    local i = draw(PROCESSES)
+    local i = draw(#ports)
+    if i > PROCESSES then return kill_worker() end
     kill(i)
     go_on(draw(800))
     start(i)
@@ -117,9 +131,18 @@ describe("redis, under chaos #long", function()
 
   lazy_setup(function()
     io.write(("redis_chaos_spec: seed %d, %g s, %d clients\n"):format(SEED, SECONDS, CLIENTS))
-    servers, all, ports, runs = {}, {}, {}, { kills = 0, restarts = 0 }
+    servers, all, ports, runs = {}, {}, {}, { kills = 0, workers = 0, restarts = 0 }
     for i = 1, PROCESSES do ports[i] = free_port() end
-    redis = redis_server.start("--appendonly yes", free_port())
+    nginx = houses.nginx(1)
+    if nginx.missing or not lua_redis then
+      nginx = nil
+      redis = redis_server.start("--appendonly yes", free_port())
+    else
+      nginx:open "redis_chaos_server"
+      ports[PROCESSES + 1] = nginx.port -- which its master holds
+      redis = redis_server.start(("--appendonly yes --unixsocket %s/redis --unixsocketperm 777"):format(nginx.folder),
+        free_port())
+    end
     for i = 1, PROCESSES do start(i) end
     wait_for_all()
     local args = { "spec/support/redis_chaos_clients.lua", tostring(SEED), tostring(CLIENTS), tostring(CHANNELS) }
@@ -139,11 +162,12 @@ describe("redis, under chaos #long", function()
     local code = clients:wait_exit(120)
     assert.same({ 0, "" }, { code, clients.stderr })
     results()
-    io.write(("  %s kills=%d restarts=%d\n"):format(runs.line, runs.kills, runs.restarts))
+    io.write(("  %s kills=%d workers=%d restarts=%d\n"):format(runs.line, runs.kills, runs.workers, runs.restarts))
     for i = 1, PROCESSES do
       servers[i]:kill()
       servers[i]:wait_exit()
     end
+    if nginx then nginx:close() end
   end)
 
   lazy_teardown(function()
@@ -161,38 +185,49 @@ describe("redis, under chaos #long", function()
     assert.equal(0, runs.sums.gaps)
   end)
 
-  it("loses nothing that its publisher was told of, nor tells it of another's number", function()
-    local wrong, count = {}, 0
-    for _, server in ipairs(all) do
+  -- What processes have printed: calls the function for each line, with what is in it.
+  local function each_line(pattern, fn)
+    local list = { nginx and nginx.process or nil }
+    for _, server in ipairs(all) do list[#list + 1] = server end
+    for _, server in ipairs(list) do
       for _, line in ipairs(server.lines) do
-        local channel, n, number = line:match "^told (%S+) (%d+) %x+%-(%d+)$"
-        if channel then
-          count = count + 1
-          local event = ("%s %s %s"):format(server.incarnation, channel, n)
-          if runs.numbers[event] ~= number and #wrong < 20 then
-            wrong[#wrong + 1] = ("%s: told %s, was %s"):format(event, number, runs.numbers[event] or "lost")
-          end
-        end
+        local first, second, third, fourth = line:match(pattern)
+        if first then fn(first, second, third, fourth) end
       end
     end
+  end
+
+  it("loses nothing that its publisher was told of, nor tells it of another's number", function()
+    local wrong, count, in_nginx = {}, 0, 0
+    each_line("^told (%S+) (%S+) (%d+) %x+%-(%d+)$", function(incarnation, channel, n, number)
+      count = count + 1
+      if incarnation:find "^n" then in_nginx = in_nginx + 1 end
+      local event = ("%s %s %s"):format(incarnation, channel, n)
+      if runs.numbers[event] ~= number and #wrong < 20 then
+        wrong[#wrong + 1] = ("%s: told %s, was %s"):format(event, number, runs.numbers[event] or "lost")
+      end
+    end)
     assert.same({}, wrong)
     assert.is_true(count > SECONDS * PROCESSES)
+    assert.is_true(not nginx or in_nginx > SECONDS)
   end)
 
   it("makes no process say an error", function()
     for _, server in ipairs(all) do assert.equal("", server.stderr) end
+    each_line("^(n%d+: .*)$", function(line) assert.equal("", line) end)
+    local said = nginx and nginx.process.stderr or ""
+    for line in said:gmatch "[^\n]+" do
+      assert(not line:find "^n%d+: " and not line:find "eventstream: ", line)
+    end
   end)
 
   it("makes no process leave a Redis that is there", function()
     local wrong = {}
-    for _, server in ipairs(all) do
-      for _, line in ipairs(server.lines) do
-        local why = line:match "^state disconnected (.*)$"
-        local fine = runs.stands and why and why:find(STANDS)
-        for _, each in ipairs(REASONS) do fine = fine or why and why:find(each) end
-        if why and not fine then wrong[#wrong + 1] = ("%s: %s"):format(server.incarnation, why) end
-      end
-    end
+    each_line("^state (%S+) disconnected (.*)$", function(incarnation, why)
+      local fine = runs.stands and why:find(STANDS)
+      for _, each in ipairs(incarnation:find "^n" and REASONS_NGINX or REASONS) do fine = fine or why:find(each) end
+      if not fine then wrong[#wrong + 1] = ("%s: %s"):format(incarnation, why) end
+    end)
     assert.same({}, wrong)
   end)
 
@@ -203,5 +238,6 @@ describe("redis, under chaos #long", function()
     assert.is_true(sums.resets > 0 and sums.halves > 0 and sums.moves > CLIENTS, runs.line)
     assert.is_true(sums.events > CLIENTS * SECONDS, runs.line)
     assert.is_true(runs.kills >= SECONDS / 4 and runs.restarts == #ENDS, runs.line)
+    assert.is_true(not nginx or SECONDS < 20 or runs.workers > 0, runs.line)
   end)
 end)

@@ -4,7 +4,9 @@ local cable = require "spec.support.cable"
 local houses = require "spec.support.houses"
 local net = require "spec.support.net"
 local reader = require "spec.support.reader"
+local random = require "spec.support.random"
 local redis_server = require "spec.support.redis"
+local slow_path = require "spec.support.slow_path"
 
 local found = pcall(require, "eventstream.hiredis")
 local lua_redis = io.open "/usr/share/lua/5.1/nginx/redis.lua"
@@ -36,6 +38,7 @@ describe("eventstream.redis", function()
 
   after_each(function()
     redis_server.finish() -- first: a process that runs has functions of its own
+    slow_path.finish()
     net.finish()
   end)
 
@@ -455,6 +458,28 @@ describe("eventstream.redis", function()
       client.has "x"
       assert.equal(0, before)
       assert.equal(1, #state) -- nothing was cut
+    end)
+
+    it("is slow, and answers in pieces: what is published goes along together, and nobody else waits", function()
+      server = redis_server.start()
+      local draw = random.new(7)
+      local far = slow_path.lay(server.port, 150, function(size) return math.min(size, draw(300)) end)
+      local app, port, state = serve({ port = far }, function(a) a:get("/x", function() return "served" end) end)
+      connected(state)
+      local client = join(port, "a")
+      local function scripts() return tonumber(server:ask("INFO", "commandstats"):match "cmdstat_evalsha:calls=(%d+)") end
+      local before, wanted, answered = scripts(), {}, 0
+      for i = 1, 300 do
+        wanted[i] = ("%d %s"):format(i, ("x"):rep(i))
+        app:channel("a"):publish(wanted[i], function(id) answered = answered + (id and 1 or 0) end)
+      end
+      local own = net.connect(port):get "/x"
+      assert.equal(200, (own:take()))
+      assert.equal(0, answered) -- that did not wait for Redis
+      net.wait(function() return answered == 300 end, function() return answered .. " of 300 answers" end, 25)
+      client.has((unpack or table.unpack)(wanted))
+      assert.equal(1, #state, table.concat(state, "; ")) -- nothing was cut
+      assert(scripts() - before < 20, scripts() - before)
     end)
 
     it("has no memory left, who publishes is told", function()
