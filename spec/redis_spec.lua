@@ -646,6 +646,13 @@ describe("eventstream.redis", function()
       post "more"
       join(port, "a", id).has "more"
       for i = 2, #there do there[i].leave() end
+      local function unblocked()
+        return tonumber(server:ask("INFO", "commandstats"):match "client|unblock:calls=(%d+)" or 0)
+      end
+      local before = unblocked()
+      assert.equal(0, house:close())
+      house = nil
+      assert.equal(2, unblocked() - before) -- else each would wait for its reader's next news
     end)
   end)
 

@@ -85,9 +85,17 @@ function Link:close()
   self:drop "closed"
 end
 
+local function nothing() end
+
+--- Ends the reader's waiting; the function is told whether it waited.
+function Link:unblock(fn)
+  self:call("commands", { "CLIENT", "UNBLOCK", self.reader_id }, function(reply) (fn or nothing)(reply == 1) end)
+end
+
 --- Ends the reader: nothing is read any more.
 function Link:end_reader()
   local reader = self.reader
+  if self.ready then self:unblock() end -- inside nginx its thread is to end, too
   self.reader = nil -- its end is no failure
   if reader then reader:close "closed" end
 end

@@ -265,8 +265,8 @@ function Reader:poke()
   if not round then return self:read() end
   if not self.blocked then return end -- it comes to its end, and the next one begins
   self.blocked = false
-  home.link:call("commands", { "CLIENT", "UNBLOCK", home.link.reader_id }, function(reply)
-    if reply == 0 and self.round == round and round.waiting then -- it was sooner than the XREAD
+  home.link:unblock(function(waited)
+    if not waited and self.round == round and round.waiting then -- it was sooner than the XREAD
       self.blocked = true
       self:poke()
     end
