@@ -77,9 +77,7 @@ describe("eventstream.redis", function()
       local list = {}
       local events, rest = reader.read(text)
       for _, event in ipairs(events) do
-        local text_ = event.type == "gap" and "gap " .. event.data or event.data
-        local again = event.type == "gap" and list[#list] == text_ -- each process that knows of a loss says so
-        if not again then list[#list + 1] = text_ end
+        list[#list + 1] = event.type == "gap" and "gap " .. event.data or event.data
       end
       self.last = rest.last_event_id ~= "" and rest.last_event_id or nil
       return list
@@ -313,6 +311,16 @@ describe("eventstream.redis", function()
       server = redis_server.start("", port)
       connected(state)
       join(own, "a", "0000000000000000-0").has("gap a", "kept")
+    end)
+
+    it("is known by a name, which is looked up while the app serves", function()
+      server = redis_server.start()
+      local _, _, state = serve { host = "localhost" } -- which may have addresses where nobody listens
+      net.wait(function() return state[#state] == "connected" end, function() return table.concat(state, "; ") end)
+      local _, own, lost = serve({ host = "nowhere.invalid" }, function(a) a:get("/x", function() return "served" end) end)
+      assert.equal(200, (net.connect(own):get("/x"):take()))
+      net.wait(function() return lost[1] end, nil, 30)
+      assert.matches("^disconnected: resolve: nowhere.invalid: ", lost[1])
     end)
 
     it("is away, what is published waits up to a limit, and is then refused", function()

@@ -8,10 +8,12 @@
 #include "redis/entries.h"
 #include "redis/replies.h"
 
+#include <arpa/inet.h>
 #include <async.h>
 #include <hiredis.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,6 +252,94 @@ static void on_loop_closes(es_guest *guest) {
   redisAsyncFree(context);
 }
 
+/* --- Names: hiredis' own look-up would hold the loop up --- */
+
+/* Freed when libuv has answered. */
+typedef struct lookup {
+  es_guest guest; /* first: the one is the other */
+  es_loop *loop;
+  uv_getaddrinfo_t request;
+  lua_State *L; /* the module's; NULL once nobody is to be told */
+  int function_ref;
+} lookup;
+
+typedef struct resolved {
+  const lookup *l;
+  int status;
+  const struct addrinfo *found;
+} resolved;
+
+static int l_resolved(lua_State *L) {
+  const resolved *r = lua_touserdata(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->l->function_ref);
+  if (r->status != 0) {
+    lua_pushnil(L);
+    lua_pushstring(L, uv_strerror(r->status));
+  } else {
+    int count = 0;
+    lua_newtable(L);
+    for (const struct addrinfo *each = r->found; each != NULL; each = each->ai_next) {
+      char text[INET6_ADDRSTRLEN];
+      if (uv_ip_name(each->ai_addr, text, sizeof text) != 0)
+        continue;
+      lua_pushstring(L, text);
+      lua_rawseti(L, -2, ++count);
+    }
+    lua_pushnil(L);
+  }
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
+  lookup *l = request->data;
+  lua_State *L = l->L;
+  resolved r = {l, status, found};
+  if (L != NULL) {
+    es_loop_leave(l->loop, &l->guest);
+    lua_pushcfunction(L, l_resolved);
+    lua_pushlightuserdata(L, &r);
+    call(L, 1);
+    unref(L, &l->function_ref);
+  }
+  uv_freeaddrinfo(found);
+  free(l);
+}
+
+static void on_lookup_closes(es_guest *guest) {
+  lookup *l = (lookup *)guest;
+  unref(l->L, &l->function_ref);
+  l->L = NULL;
+  uv_cancel((uv_req_t *)&l->request);
+}
+
+/* resolve(loop, host, function): calls it with a list of addresses, or nil and why. */
+static int l_resolve(lua_State *L) {
+  es_loop *loop = lua_touserdata(L, 1);
+  const char *host = luaL_checkstring(L, 2);
+  luaL_checktype(L, 3, LUA_TFUNCTION);
+  lua_settop(L, 3);
+  lua_getfield(L, LUA_REGISTRYINDEX, THREAD);
+  lua_State *thread = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  int function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  lookup *l = calloc(1, sizeof *l);
+  int err = UV_ENOMEM;
+  if (l != NULL) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    *l = (lookup){.guest = {.close = on_lookup_closes}, .loop = loop, .L = thread, .function_ref = function_ref};
+    l->request.data = l;
+    err = uv_getaddrinfo(&loop->uv, &l->request, on_resolved, host, NULL, &hints);
+  }
+  if (err != 0) {
+    free(l);
+    luaL_unref(L, LUA_REGISTRYINDEX, function_ref);
+    return luaL_error(L, "%s", uv_strerror(err));
+  }
+  es_loop_enter(loop, &l->guest);
+  return 0;
+}
+
 /* connect(loop, host, port, function); or connect(loop, path, nil, function): a connection, or nil and why. */
 static int l_connect(lua_State *L) {
   es_loop *loop = lua_touserdata(L, 1);
@@ -362,8 +452,10 @@ int luaopen_eventstream_hiredis(lua_State *L) {
   lua_pushcfunction(L, l_gc);
   lua_setfield(L, -2, "__gc");
   lua_pop(L, 1);
-  lua_createtable(L, 0, 1);
+  lua_createtable(L, 0, 2);
   lua_pushcfunction(L, l_connect);
   lua_setfield(L, -2, "connect");
+  lua_pushcfunction(L, l_resolve);
+  lua_setfield(L, -2, "resolve");
   return 1;
 }

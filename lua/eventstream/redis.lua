@@ -177,7 +177,7 @@ function Place:greeted(number, terms, lost)
   else
     self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
   end
-  if lost and begun then self:relay("", "loss") end -- tells every process that numbers were lost, which this one knows
+  if lost and begun then self:relay("", "loss", self.epoch) end -- tells every process of what this one knows
   self:tell "connected"
   self.presence:reset()
   self.presence:tell()

@@ -113,20 +113,38 @@ end
 
 -- --- Connecting ---
 
-local function open(self, on)
-  local options, loop = self.options, core.loop.pointer()
-  local connection, message
-  if options.path then
-    connection, message = client.connect(loop, options.path, nil, on)
-  else
-    connection, message = client.connect(loop, options.host or "127.0.0.1", options.port or 6379, on)
+-- Calls the function with where both are to be connected to: another address each time, where a name has several. It
+-- gets nil and why where there is none.
+local function find(self, fn)
+  local options = self.options
+  local host = options.host or "127.0.0.1"
+  if options.path or not client.resolve or host:find "^[%d.]+$" or host:find(":", 1, true) then
+    return fn(options.path or host)
   end
+  client.resolve(core.loop.pointer(), host, function(list, why)
+    fn(list and list[self.attempts % #list + 1], ("resolve: %s: %s"):format(host, why or "it has no address"))
+  end)
+  core.loop.wake()
+end
+
+local function open(self, address, on)
+  local port = not self.options.path and (self.options.port or 6379) or nil
+  local connection, message = client.connect(core.loop.pointer(), address, port, on)
   core.loop.wake()
   return connection, message
 end
 
 function Link:connect()
-  if self.over or self.commands then return end
+  if self.over or self.commands or self.finding then return end
+  self.finding = true
+  find(self, function(address, why)
+    self.finding = false
+    if self.over then return end
+    if address then self:connect_to(address) else self:drop(why) end
+  end)
+end
+
+function Link:connect_to(address)
   self.generation = self.generation + 1
   local generation, up = self.generation, 0
   local function fail(message)
@@ -139,10 +157,10 @@ function Link:connect()
     up = up + 1
     if up == 2 then self:greet(fail) end
   end
-  commands, why = open(self, on)
+  commands, why = open(self, address, on)
   if not commands then return fail(why) end
   self.commands = commands
-  reader, why = open(self, function(what, message)
+  reader, why = open(self, address, function(what, message)
     if what == "connected" or self.reader == reader then on(what, message) end -- else it was let go of: no failure
   end)
   if not reader then return fail(why) end

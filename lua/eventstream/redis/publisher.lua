@@ -156,7 +156,7 @@ function Publisher:settle(from, to, number, message, told)
       if number and head.kind ~= "none" then id = id or ("%s-%.0f"):format(home.epoch, number + at - from) end
       if head.kind == "none" then id = true end
       told[#told + 1] = function() home:call_back(callback, number and id or nil, message) end
-    elseif not number then
+    elseif not number and IS_EVENT[head.kind] then
       lost = lost + 1
     end
     self.bytes = self.bytes - #self.packed[at]
@@ -178,7 +178,11 @@ function Publisher:give_up(why)
   local told, lost = {}, 0
   for at = self.first, self.last do
     local callback = self.callbacks[at]
-    if callback then told[#told + 1] = callback elseif self.packed[at] ~= "" then lost = lost + 1 end
+    if callback then
+      told[#told + 1] = callback
+    elseif IS_EVENT[self.heads[at].kind] then
+      lost = lost + 1
+    end
   end
   self.first = self.last + 1
   if lost > 0 then

@@ -26,6 +26,7 @@ function M.new(home)
     keys = {},       -- names by key, of those; and that of the control stream
     wanted = {},     -- names that are to be read
     waiters = {},    -- functions to be called when they are, and all is read that Redis has by now
+    lost = 0,        -- up to which number all was lost, as was told
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
   self.keys[home.control_key] = ""
@@ -74,7 +75,11 @@ function Reader:take(flat, to)
     elseif kind == "members" then
       if read then home.presence:take(name, flat[at + entries.PROCESS], flat[at + entries.PACKED]) end
     elseif kind == "loss" then
-      app._core:lose(number)
+      local up_to = tonumber(flat[at + entries.PACKED]) or number
+      if up_to > self.lost then -- else another process has said so, too
+        self.lost = up_to
+        app._core:lose(up_to)
+      end
     elseif kind == "close" and not flat[at + entries.CHANNEL] then -- the control stream has it, too
       if read then read.last = number end
     elseif kind == "close" then

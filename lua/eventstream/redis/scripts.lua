@@ -76,6 +76,10 @@ local function append(channel, kind, packed, history, milliseconds)
       redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
     elseif kind == 'members' then
       redis.call('HDEL', prefix .. ':members:' .. channel, process)
+    elseif kind == 'loss' then -- each process that knows of it says so, in the term behind it: the first one counts
+      local at = string.match(redis.call('HGET', KEYS[1], 'loss') or '', '^' .. packed .. ' (%d+)$')
+      if not at then redis.call('HSET', KEYS[1], 'loss', packed .. ' ' .. number) end
+      packed = at or number
     end
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
     news[KEYS[4]] = true
