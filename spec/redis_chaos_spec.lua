@@ -1,6 +1,6 @@
 --- Several processes, and nginx where it is there, their channels in common by Redis, and everything dies: processes by
--- kill -9, Redis, and the clients' connections, under publishers in all processes. Each client has every event of its channels exactly once and
--- in order. Nothing is told as a gap, as the history has all.
+-- kill -9, Redis, and the clients' connections, under publishers in all processes. Each client has every event of its
+-- channels exactly once and in order. Nothing is told as a gap, as the history has all.
 --
 -- EVENTSTREAM_SECONDS (20) and EVENTSTREAM_CLIENTS (200) are its size: 120 and 2000 for the whole; from 60 seconds on,
 -- Redis stands still in their midst, too. EVENTSTREAM_SEED repeats a run's dice; what the kernel makes of them differs

@@ -317,7 +317,9 @@ describe("eventstream.redis", function()
       server = redis_server.start()
       local _, _, state = serve { host = "localhost" } -- which may have addresses where nobody listens
       net.wait(function() return state[#state] == "connected" end, function() return table.concat(state, "; ") end)
-      local _, own, lost = serve({ host = "nowhere.invalid" }, function(a) a:get("/x", function() return "served" end) end)
+      local _, own, lost = serve({ host = "nowhere.invalid" }, function(a)
+        a:get("/x", function() return "served" end)
+      end)
       assert.equal(200, (net.connect(own):get("/x"):take()))
       net.wait(function() return lost[1] end, nil, 30)
       assert.matches("^disconnected: resolve: nowhere.invalid: ", lost[1])
@@ -475,7 +477,9 @@ describe("eventstream.redis", function()
       local app, port, state = serve({ port = far }, function(a) a:get("/x", function() return "served" end) end)
       connected(state)
       local client = join(port, "a")
-      local function scripts() return tonumber(server:ask("INFO", "commandstats"):match "cmdstat_evalsha:calls=(%d+)") end
+      local function scripts()
+        return tonumber(server:ask("INFO", "commandstats"):match "cmdstat_evalsha:calls=(%d+)")
+      end
       local before, wanted, answered = scripts(), {}, 0
       for i = 1, 300 do
         wanted[i] = ("%d %s"):format(i, ("x"):rep(i))

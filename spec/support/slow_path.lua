@@ -1,5 +1,5 @@
---- A path to a server that takes its time: each piece of what goes through it is late by so much, and what comes back is
---- cut into pieces of any size.
+--- A path to a server that takes its time: each piece of what goes through it is late by so much, and what comes back
+--- is cut into pieces of any size.
 local uv = require "luv"
 
 local M = {}
