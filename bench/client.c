@@ -3,7 +3,8 @@
  *
  *   client --port 8080 --pid PID [--path /ping] [--streams 5000] [--seconds 10] [--settle 1]
  *          [--in-flight 128] [--over 0] [--nap 0] [--wait 10] [--limit 120]
- *          [--rate 100 --events 1200 [--start-port 8080] [--warm 1] [--drain 3]] [--cost 200]
+ *          [--rate 100 --events 1200 [--start-port 8080] [--warm 1] [--drain 3] [--fresh] [--channels 1000]]
+ *          [--cost 200] [--beside NAME=PID]
  *
  * Opens `streams` streams on 127.0.0.1, with at most `in-flight` on their way: as fast as the server answers, or evenly
  * within `over` seconds. A stream is open when the head and a first byte of the body are there. Reads on for `settle`
@@ -12,8 +13,12 @@
  *
  * With `events` the server (or who listens on `start-port`) is asked to publish so many, `rate` a second, to all streams.
  * Counting begins `warm` seconds later; it is followed by at most `drain` seconds for what is still under way, and every
- * stream has to have every number once. With `cost` the server is asked to time so many publishes, and its answer is
- * passed on.
+ * stream has to have every number once. Delays count from when an event was due; with `fresh` from when it was
+ * published. With `channels` the streams are spread over so many, and `rate` and `events` are those of each. With
+ * `cost` the server is asked to time so many publishes, and its answer is passed on.
+ *
+ * With `beside` the CPU time of another process is told, too: one that shares the client's core. It may be given more
+ * than once.
  *
  * Prints one line of JSON; exits 0 if every stream opened and stayed open, 1 if not, 2 for a wrong call, 3 when `limit`
  * seconds have passed. Where --pid is given more than once, the CPU time and the PSS are sums.
@@ -33,14 +38,22 @@
 #include <unistd.h>
 
 #define MAX_PIDS 16
+#define MAX_BESIDE 4
 #define DRAIN_STEP 0.2    /* seconds */
 #define ASK_PATIENCE 5000 /* ms */
+
+typedef struct companion {
+  char name[16];
+  pid_t pid;
+  double load; /* of a core, while it is counted */
+} companion;
 
 typedef struct client {
   /* from the command line */
   pid_t pids[MAX_PIDS];
-  int pid_count;
-  int wait, limit, events, cost;
+  companion beside[MAX_BESIDE];
+  int pid_count, beside_count;
+  int wait, limit, events, cost, fresh;
   in_port_t start_port; /* network order, as in `streams`; 0: the same */
   double seconds, settle, over, rate, warm, drain;
   /* private */
@@ -95,11 +108,14 @@ static double own_cpu(void) {
 }
 
 static void start_publishing(client *c) {
-  char target[128];
+  char target[128], channels[32] = "";
   struct sockaddr_in address = c->streams.address;
   if (c->start_port != 0)
     address.sin_port = c->start_port;
-  snprintf(target, sizeof target, "/start?rate=%g&count=%d", c->rate, c->events);
+  if (c->streams.channels > 0)
+    snprintf(channels, sizeof channels, "&channels=%d", c->streams.channels);
+  snprintf(target, sizeof target, "/start?rate=%g&count=%d%s%s", c->rate, c->events, channels,
+           c->fresh ? "&fresh=1" : "");
   if (ask_send(&c->ask, &address, target) != 0 || ask_poll(&c->ask, ASK_PATIENCE) != 1) {
     fprintf(stderr, "client: port %d does not take %s\n", ntohs(address.sin_port), target);
     exit(1);
@@ -110,13 +126,23 @@ static count count_events(client *c) {
   streams *s = &c->streams;
   usage before = usage_of(c);
   count all = {.events = streams_events(s), .bytes = s->bytes};
-  double start = streams_now(), cpu_start = cpu_of(c), own_start = own_cpu();
+  double start = streams_now(), cpu_start = cpu_of(c), own_start = own_cpu(), beside_start[MAX_BESIDE];
+  for (int i = 0; i < c->beside_count; i++)
+    beside_start[i] = proc_cpu_seconds(c->beside[i].pid);
   c->ledger.measuring = 1;
   streams_read(s, c->seconds);
   c->ledger.measuring = 0;
   all.cpu = cpu_of(c) - cpu_start;
   all.own_cpu = own_cpu() - own_start;
   all.seconds = streams_now() - start;
+  for (int i = 0; i < c->beside_count; i++) {
+    double cpu = proc_cpu_seconds(c->beside[i].pid);
+    if (cpu < 0 || beside_start[i] < 0) {
+      fprintf(stderr, "client: %s (pid %ld) is gone\n", c->beside[i].name, (long)c->beside[i].pid);
+      exit(1);
+    }
+    c->beside[i].load = (cpu - beside_start[i]) / all.seconds;
+  }
   all.events = streams_events(s) - all.events;
   all.bytes = s->bytes - all.bytes;
   all.stat = usage_of(c).stat - before.stat;
@@ -192,9 +218,20 @@ static double number(const char *name, const char *text, double least, double mo
   return value;
 }
 
+static void parse_companion(client *c, const char *text) {
+  const char *sign = strchr(text, '=');
+  if (sign == NULL || sign - text >= (int)sizeof c->beside[0].name || c->beside_count == MAX_BESIDE) {
+    fprintf(stderr, "client: --beside takes NAME=PID, with a short name, and at most %d times\n", MAX_BESIDE);
+    exit(2);
+  }
+  companion *one = &c->beside[c->beside_count++];
+  memcpy(one->name, text, (size_t)(sign - text));
+  one->pid = (pid_t)number("beside", sign + 1, 1, 1e9);
+}
+
 static void parse(client *c, int argc, char **argv) {
   enum { PORT, PID, PATH, STREAMS, SECONDS, SETTLE, IN_FLIGHT, OVER, NAP, WAIT, LIMIT };
-  enum { RATE = LIMIT + 1, EVENTS, START_PORT, WARM, DRAIN, COST };
+  enum { RATE = LIMIT + 1, EVENTS, START_PORT, WARM, DRAIN, COST, FRESH, CHANNELS, BESIDE };
   static const struct option options[] = {{"port", 1, 0, PORT},
                                           {"pid", 1, 0, PID},
                                           {"path", 1, 0, PATH},
@@ -212,6 +249,9 @@ static void parse(client *c, int argc, char **argv) {
                                           {"warm", 1, 0, WARM},
                                           {"drain", 1, 0, DRAIN},
                                           {"cost", 1, 0, COST},
+                                          {"fresh", 0, 0, FRESH},
+                                          {"channels", 1, 0, CHANNELS},
+                                          {"beside", 1, 0, BESIDE},
                                           {0, 0, 0, 0}};
   streams *s = &c->streams;
   int which, index = 0;
@@ -269,6 +309,15 @@ static void parse(client *c, int argc, char **argv) {
       break;
     case COST:
       c->cost = (int)number(name, optarg, 1, 100000);
+      break;
+    case FRESH:
+      c->fresh = 1;
+      break;
+    case CHANNELS:
+      s->channels = (int)number(name, optarg, 1, STREAMS_MAX);
+      break;
+    case BESIDE:
+      parse_companion(c, optarg);
       break;
     default:
       exit(2);
@@ -332,6 +381,8 @@ int main(int argc, char **argv) {
          all.seconds > 0 ? all.own_cpu / all.seconds : 0);
   printf("\"cpu_us_per_event\":%.3f,\"bytes_per_event\":%.1f,", all.events > 0 ? all.cpu * 1e6 / (double)all.events : 0,
          all.events > 0 ? (double)all.bytes / (double)all.events : 0);
+  for (int i = 0; i < c->beside_count; i++)
+    printf("\"%s_load\":%.3f,", c->beside[i].name, c->beside[i].load);
   if (c->events > 0)
     print_fan_out(c);
   if (c->cost > 0)

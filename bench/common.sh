@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# bench/common.sh: what bench/run and bench/fanout share. Sourced by them, with these defined:
+# bench/common.sh: what the scripts share. Sourced by them, with these defined:
 #
 #   here                 this folder
 #   name                 the script's, for messages
@@ -20,6 +20,7 @@ server=         # the process that is started and stopped
 measured=       # the process whose CPU time and memory count
 publisher=      # the process that publishes in the server's stead, where it needs one
 publisher_port=
+beside=()       # NAME=PID of processes on the client's core whose load is told, too
 
 cc=${CC:-cc} lua=${LUA:-lua5.4} go=${GO:-go} node=${NODE:-node} nginx=${NGINX:-nginx}
 server_core=${SERVER_CORE:-0} client_core=${CLIENT_CORE:-1}
@@ -146,16 +147,17 @@ end() { # pid: with TERM, and after five seconds with KILL
 stop() {
   [ -z "$publisher" ] || end "$publisher"
   [ -z "$server" ] || end "$server"
-  publisher='' publisher_port='' server='' measured=''
+  publisher='' publisher_port='' server='' measured='' beside=()
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
 # ---- nginx ----
 
-run_nginx() { # conf: becomes nginx; a conf of this folder, with @...@ filled in
+run_nginx() { # conf: becomes nginx; a conf of this folder, with @...@ filled in. Through Redis where $redis_port is set
   mkdir -p "$build/nginx"
   sed -e "s|@PORT@|$port|; s|@FOLDER@|$build/nginx|; s|@MODULE@|${module-}|; s|@MODULES@|${modules-}|; s|@HERE@|$here|g; s|@CHUNKED@|${chunked-on}|" \
+    -e "${redis_port:+s|#redis ||; s|@REDIS@|$redis_port|}" \
     "$here/$1" >"$build/nginx/$1"
   on "$server_core" "$nginx" -e stderr -p "$build/nginx" -c "$build/nginx/$1"
 }
@@ -187,7 +189,7 @@ measure() { # part peer client-options...
   shift 2
   start "$peer"
   line=$(on "$client_core" "$build/client" --port "$port" --pid "$measured" --limit 90 \
-    ${publisher:+--start-port "$publisher_port"} "$@" 2>>"$log")
+    ${publisher:+--start-port "$publisher_port"} "${beside[@]/#/--beside=}" "$@" 2>>"$log")
   stop
   if [ -z "$line" ]; then note "  no result: see $log"; return; fi
   printf '%s\t%s\t%s\n' "$part" "$peer" "$line" >>"$results"
@@ -200,5 +202,6 @@ report() { # what was measured: the tables
   case $present in *go*) "$go" version ;; esac
   case $present in *node*) echo "node $("$node" --version)" ;; esac
   case $present in *nchan*) "$nginx" -v 2>&1 ;; esac
+  case $present in *redis*) redis-server --version ;; esac
   "$lua" "$here/table.lua" "$results"
 }

@@ -1,9 +1,9 @@
--- The fan-out job by the public contract: one channel, and all who subscribe to it.
+-- The fan-out job by the public contract: one channel, or several, and all who subscribe to them.
 --
 --   lua5.4 bench/hub.lua PORT [FLUSH]     FLUSH: auto, or seconds; inside nginx: by these names in the environment
 --
--- GET /events subscribes; GET /start?rate=R&count=N publishes on an absolute schedule (schedule.h says what);
--- GET /cost?count=N times the publishes of so many turns, several in each.
+-- GET /events[?channel=I] subscribes; GET /start?rate=R&count=N[&channels=C][&fresh=1] publishes on a fixed schedule
+-- (schedule.h says what); GET /cost?count=N times the publishes of so many turns, several in each.
 local eventstream = require "eventstream"
 local uv = require "luv"
 
@@ -22,13 +22,10 @@ local redis = os.getenv "REDIS" -- a socket's path: then all goes through it
 
 local app = eventstream.new {
   limits = { connections = 20000 },
+  channels = { ["bench*"] = { history = 20000, history_bytes = 16 * 1024 * 1024, flush = tonumber(flush) or flush } },
   backplane = redis and require("eventstream.redis").new { path = redis, prefix = "bench" .. port } or nil,
 }
-local channel = app:channel("bench", {
-  history = 20000,
-  history_bytes = 16 * 1024 * 1024,
-  flush = tonumber(flush) or flush,
-})
+local channel = app:channel "bench"
 
 local filler = ("x"):rep(71)
 
@@ -36,20 +33,25 @@ local function data_of(number, due)
   return ("%08d %019d %s"):format(number, due, filler)
 end
 
-app:stream("/events", function(stream)
-  stream:subscribe("bench")
+app:stream("/events", function(stream, request)
+  stream:subscribe("bench" .. (request.query.channel or ""))
 end)
 
 app:get("/start", function(request)
-  local count, step = tonumber(request.query.count), 1e9 / tonumber(request.query.rate)
+  local query, channels = request.query, { channel }
+  for i = 1, tonumber(query.channels) or 0 do channels[i] = app:channel("bench" .. i - 1) end
+  local many = #channels
+  local count, step = tonumber(query.count) * many, 1e9 / tonumber(query.rate) / many
   local start, published = uv.hrtime() + FIRST, 0
 
   local function publish_due()
     local now = uv.hrtime()
     local due = start + published * step
     while published < count and due <= now do
+      local number = math.floor(published / many) + 1
+      local time = query.fresh and uv.hrtime() or due
+      channels[published % many + 1]:publish { data = data_of(number, math.floor(time)) }
       published = published + 1
-      channel:publish { data = data_of(published, math.floor(due)) }
       due = start + published * step
     end
     if published < count then

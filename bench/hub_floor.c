@@ -64,7 +64,8 @@ static void on_request(bare_client *base, const char *target) {
 /* The id is as long as one of eventstream's, so that the bytes are as many. */
 static void publish(const char *data) {
   char text[160], frame[192];
-  int length = snprintf(text, sizeof text, "id: 0123456789abcdef-%d\ndata: %s\n\n", it.schedule.next, data);
+  int length =
+      snprintf(text, sizeof text, "id: 0123456789abcdef-%lld\ndata: %s\n\n", (long long)it.schedule.next, data);
   size_t left = (size_t)snprintf(frame, sizeof frame, "%x\r\n%s\r\n", (unsigned)length, text);
   for (const char *p = frame; left > 0;) {
     size_t at = it.head % RING_BYTES;

@@ -7,8 +7,8 @@
 #define TIME_DIGITS 19
 #define DATA_BYTES (NUMBER_DIGITS + 1 + TIME_DIGITS)
 
-#define STEP 50000    /* ns */
-#define STEPS 400000u /* the last one is for what took longer */
+#define STEP 10000     /* ns */
+#define STEPS 2000000u /* the last one is for what took longer */
 
 int ledger_init(ledger *l, uint32_t events) {
   memset(l, 0, sizeof *l);

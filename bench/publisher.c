@@ -3,8 +3,9 @@
  *
  *   publisher PORT SERVER_PORT
  *
- * Listens on PORT for GET /start?rate=R&count=N, then posts each event to /publish on SERVER_PORT. Events that have
- * fallen due meanwhile go out together, at most 32 before their answers are awaited.
+ * Listens on PORT for GET /start?rate=R&count=N, then posts each event to /publish on SERVER_PORT; with &channels=C to
+ * /publish?channel=0 and so on, in turn. Events that have fallen due meanwhile go out together, at most 32 before their
+ * answers are awaited.
  */
 #include "bare.h"
 #include "schedule.h"
@@ -67,12 +68,14 @@ static int await_answers(int wanted) {
 }
 
 static int post_due(void) {
-  char posts[TOGETHER * POST_BYTES], data[SCHEDULE_DATA + 1];
+  char posts[TOGETHER * POST_BYTES], data[SCHEDULE_DATA + 1], channel[32] = "";
   size_t length = 0;
   int count = 0;
   while (count < TOGETHER && schedule_take(&it.schedule, schedule_now(), data)) {
+    if (it.schedule.channels > 0)
+      snprintf(channel, sizeof channel, "?channel=%d", it.schedule.channel);
     length += (size_t)snprintf(posts + length, sizeof posts - length,
-                               "POST /publish HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s",
+                               "POST /publish%s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", channel,
                                SCHEDULE_DATA, data);
     count++;
   }

@@ -3,6 +3,8 @@
  *
  * The data is 100 bytes: the event's number, counted from 1 (8 digits), a space, the time at which it was due in
  * nanoseconds of CLOCK_MONOTONIC (19 digits), a space, and x. All servers of the fan-out publish it.
+ *
+ * Of several channels each has its own numbers, and they take turns: so the sum is spread evenly, too.
  */
 #ifndef BENCH_SCHEDULE_H
 #define BENCH_SCHEDULE_H
@@ -14,13 +16,20 @@
 typedef struct schedule {
   /* read-only */
   int64_t start; /* when the first is due, in nanoseconds */
-  int count;     /* how many there are; 0 before the start */
-  int next;      /* how many have been taken */
+  int64_t count; /* how many there are, of all channels; 0 before the start */
+  int64_t next;  /* how many have been taken */
+  int channels;  /* 0 where none was asked for: it is the same as one, without a number */
+  int channel;   /* counted from 0, of the event that was taken last */
   /* private */
-  double step; /* nanoseconds */
+  int fresh;
+  double step; /* nanoseconds from one to the next, of any channel */
 } schedule;
 
-/* Begins as "/start?rate=R&count=N" asks, with the first event soon; -1 where `target` is none such. */
+/*
+ * Begins as "/start?rate=R&count=N[&channels=C][&fresh=1]" asks, with the first event soon; -1 where `target` is none
+ * such. Rate and count are each channel's. In place of the time at which it was due a fresh event has that at which it
+ * is taken.
+ */
 int schedule_start(schedule *s, const char *target);
 
 /* When the next event is due, in nanoseconds; negative without any. */

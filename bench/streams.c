@@ -32,6 +32,20 @@ void streams_sleep(double milliseconds) {
 
 /* ---- one stream ---- */
 
+/* The request of a stream, by its place; -1 where it is too long. */
+static int compose(streams *s, int place) {
+  char query[32] = "";
+  if (s->channels > 0)
+    snprintf(query, sizeof query, "?channel=%d", place % s->channels);
+  int length = snprintf(s->request, sizeof s->request,
+                        "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n", s->path, query,
+                        ntohs(s->address.sin_port));
+  if (length < 0 || (size_t)length >= sizeof s->request)
+    return -1;
+  s->request_length = (size_t)length;
+  return 0;
+}
+
 /* Closes with a reset, so that no port lingers in TIME_WAIT. */
 static void stream_close(stream *one) {
   struct linger reset = {1, 0};
@@ -49,6 +63,10 @@ static void stream_end(streams *s, stream *one) {
 }
 
 static void stream_request(streams *s, stream *one) {
+  if (s->channels > 0 && compose(s, (int)(one - s->all)) != 0) {
+    stream_end(s, one);
+    return;
+  }
   if (send(one->fd, s->request, s->request_length, MSG_NOSIGNAL) != (ssize_t)s->request_length) {
     stream_end(s, one);
     return;
@@ -129,14 +147,10 @@ static void raise_descriptor_limit(int count) {
 }
 
 int streams_init(streams *s) {
-  int length = snprintf(s->request, sizeof s->request,
-                        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n", s->path,
-                        ntohs(s->address.sin_port));
-  if (length < 0 || (size_t)length >= sizeof s->request) {
+  if (compose(s, 0) != 0) {
     errno = ENAMETOOLONG;
     return -1;
   }
-  s->request_length = (size_t)length;
   raise_descriptor_limit(s->count);
   s->all = calloc((size_t)s->count, sizeof *s->all);
   s->epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -23,6 +23,7 @@ typedef struct streams {
   /* to be set before streams_init */
   struct sockaddr_in address;
   const char *path;
+  int channels;   /* over which they are spread: each asks for PATH?channel=0 and so on, in turn; 0: for PATH */
   int count;      /* how many to open */
   int in_flight;  /* how many may be on their way */
   double nap;     /* ms between two looks at the sockets, so that no server pays for waking the reader; 0: none */

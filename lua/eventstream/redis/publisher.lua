@@ -75,8 +75,8 @@ function Publisher:relay(name, kind, packed, except, callback, id)
   self.packed[at], self.heads[at], self.callbacks[at], self.ids[at] = packed, head, callback, id
   self.bytes = self.bytes + #packed
   if except then self.excepts[self.before + at] = except end
-  if at - self.sent >= BATCH and not self.sending then
-    self:flush()
+  if not self.sending and (head.pace == 0 or at - self.sent >= BATCH) then
+    self:flush() -- into the connection's buffer, which is written at the turn's end
   elseif head.pace < self.pace or not (self.planned or self.sending) then
     self:plan(head.pace)
   end
