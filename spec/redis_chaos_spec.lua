@@ -20,7 +20,8 @@ local PROCESSES, CHANNELS = 4, 10
 -- What a process may say of a Redis that is dead, or reads its file.
 local REASONS = { "^Connection refused$", "^Connection reset by peer$", "^Server closed the connection$", "^LOADING " }
 local STANDS = "^it does not answer$"
-local REASONS_NGINX = { "^connection refused$", "^closed$", "^no such file or directory$", "^LOADING " }
+local REASONS_NGINX = { "^connection refused$", "^connection reset by peer$", "^broken pipe$", "^closed$",
+  "^no such file or directory$", "^LOADING " }
 
 local found = pcall(require, "eventstream.hiredis")
 local lua_redis = io.open "/usr/share/lua/5.1/nginx/redis.lua"
