@@ -1,6 +1,6 @@
 -- One of several processes that publish to one channel through Redis, as fast as Redis takes it.
 --
---   lua5.4 bench/backplane.lua PORT SOCKET PREFIX FLUSH
+--   lua5.4 bench/backplane.lua PORT SOCKET PREFIX FLUSH WINDOW
 --
 -- GET /events subscribes; GET /start publishes on and on, where at most WINDOW events are not acknowledged yet;
 -- GET /stop ends that. GET /counts tells what this process has had acknowledged, what Redis did not take, what is still
@@ -8,11 +8,9 @@
 local eventstream = require "eventstream"
 local uv = require "luv"
 
-local WINDOW = 1000
-
-local port, socket, prefix, flush = tonumber(arg[1]), arg[2], arg[3], tonumber(arg[4])
-if not flush then
-  io.stderr:write("usage: backplane.lua PORT SOCKET PREFIX FLUSH\n")
+local port, socket, prefix, flush, window = tonumber(arg[1]), arg[2], arg[3], tonumber(arg[4]), tonumber(arg[5])
+if not window then
+  io.stderr:write("usage: backplane.lua PORT SOCKET PREFIX FLUSH WINDOW\n")
   os.exit(2)
 end
 
@@ -35,7 +33,7 @@ local function told(id)
 end
 
 function publish()
-  while running and under_way < WINDOW do
+  while running and under_way < window do
     under_way = under_way + 1
     channel:publish({ data = data }, told)
   end

@@ -15,6 +15,9 @@ local names = {
   ["processes-1"] = "1 process",
   ["processes-2"] = "2 processes",
   ["processes-4"] = "4 processes",
+  ["shared-1"] = "1 process, paced",
+  ["shared-2"] = "2 processes, paced",
+  ["shared-4"] = "4 processes, paced",
   hand = "by hand in nginx",
   openresty = "in nginx",
   ["openresty-batch"] = "in nginx, 20 ms",
@@ -24,6 +27,7 @@ local names = {
 local order = {
   "floor", "hand", "nchan", "nchan-redis", "openresty", "openresty-batch", "openresty-unchunked", "openresty-both",
   "eventstream", "redis", "eventstream-auto", "go", "go-all", "node", "processes-1", "processes-2", "processes-4",
+  "shared-1", "shared-2", "shared-4",
 }
 local without = { redis = "eventstream", ["nchan-redis"] = "nchan" } -- the same without Redis
 
@@ -116,11 +120,22 @@ local function show(title, peers, all_columns)
   end
 end
 
+-- Names a row that does not count.
+local function name_incomplete(peer, fields)
+  for _, field in ipairs { "missing", "undelivered", "repeated", "malformed", "failures" } do
+    if fields[field] and sum(fields[field]) > 0 then
+      print(("%s: void, not all arrived once"):format(names[peer]))
+      return
+    end
+  end
+end
+
 -- Where the client had no time left, it may have been what limited the server. It shares its core with what publishes
 -- to nchan, and with Redis.
 local function warn(peers)
   for _, peer in ipairs(order) do
     local fields = peers and peers[peer]
+    if fields then name_incomplete(peer, fields) end
     if fields and median(fields.client_load) > 0.9 then
       print(("%s: void, the client was busy all the time"):format(names[peer]))
     elseif fields then
@@ -241,8 +256,9 @@ show("(p) what arrived", results.processes, {
 })
 for _, peer in ipairs(order) do
   local fields = results.processes and results.processes[peer]
+  if fields then name_incomplete(peer, fields) end
   if fields and median(fields.redis_load) + median(fields.client_load) > 0.9 then
-    print(("%s: the core of Redis was busy all the time, and what limited them"):format(names[peer]))
+    print(("%s: the core of Redis was busy all the time, and what limits them"):format(names[peer]))
   end
 end
 
