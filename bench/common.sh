@@ -75,6 +75,8 @@ build_go() { # program source: says why not
 
 prepare() { # streams: builds the client, finds the peers, and looks at what the machine allows
   mkdir -p "$build" || exit 1
+  exec 9>"$build/lock"
+  if there flock; then flock -n 9 || die "another measurement is under way"; fi
   : >"$results"
   : >"$log"
   compile client client.c streams.c ask.c ledger.c reader.c proc.c

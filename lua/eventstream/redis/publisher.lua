@@ -123,7 +123,7 @@ end
 
 -- What the script has replied to a batch.
 function Publisher:answered(from, to, rows, message)
-  local told = {}
+  local told, anew = {}, nil
   if not rows then
     self:settle(from, to, nil, message, told)
   else
@@ -131,7 +131,9 @@ function Publisher:answered(from, to, rows, message)
       self:settle(from, from + rows[i + 1] - 1, rows[i], nil, told)
       from = from + rows[i + 1]
     end
-    if #rows % 2 == 1 then
+    local why = #rows % 2 == 1 and rows[#rows] or nil
+    anew = why and ANEW[why:match "^%-?(%u+)"] and why
+    if why and not anew then
       self:settle(from, from, nil, rows[#rows], told)
       self.sent, self.pace = from, 0 -- what is behind it is sent again
     end
@@ -143,6 +145,7 @@ function Publisher:answered(from, to, rows, message)
   elseif self.sent < self.last then
     self:plan(self.pace)
   end
+  if anew then self.home.link:drop(anew) end -- what is left waits for another state of Redis
   for _, tell in ipairs(told) do tell() end -- who may publish
 end
 

@@ -78,7 +78,7 @@ function Reader:take(flat, to)
       local up_to = tonumber(flat[at + entries.PACKED]) or number
       if up_to > self.lost then -- else another process has said so, too
         self.lost = up_to
-        app._core:lose(up_to)
+        app._core:lose(number) -- the first one's entry may be gone, and what came behind it read already
       end
     elseif kind == "close" and not flat[at + entries.CHANNEL] then -- the control stream has it, too
       if read then read.last = number end
