@@ -3,10 +3,10 @@
 local cable = require "spec.support.cable"
 local houses = require "spec.support.houses"
 local net = require "spec.support.net"
-local reader = require "spec.support.reader"
+local path = require "spec.support.path"
 local random = require "spec.support.random"
+local redis_apps = require "spec.support.redis_apps"
 local redis_server = require "spec.support.redis"
-local slow_path = require "spec.support.slow_path"
 
 local found = pcall(require, "eventstream.hiredis")
 local lua_redis = io.open "/usr/share/lua/5.1/nginx/redis.lua"
@@ -18,95 +18,11 @@ describe("eventstream.redis", function()
     return
   end
 
-  local redis = require "eventstream.redis"
+  local serve, connected, join, publish = redis_apps.serve, redis_apps.connected, redis_apps.join, redis_apps.publish
+  local server
 
-  local function serve_nothing()
-    local app
-    app = net.serve(function() end, { backplane = redis.new { port = 1, on_state = function() app.told = true end } })
-    return app
-  end
-
-  local server, states
-
-  setup(function() -- what stays of the module is not what a test left
-    local app = serve_nothing()
-    net.wait(function() return app.told end)
-    pcall(net.finish)
-  end)
-
-  before_each(function() states = {} end)
-
-  after_each(function()
-    redis_server.finish() -- first: a process that runs has functions of its own
-    slow_path.finish()
-    net.finish()
-  end)
-
-  -- An app that stands for a process of its own.
-  local function serve(options, define)
-    local state = {}
-    states[#states + 1] = state
-    options = options or {}
-    options.port = options.port or server and server.port
-    options.on_state = function(what, message) state[#state + 1] = message and what .. ": " .. message or what end
-    local channels = options.channels
-    options.channels = nil
-    local app, port = net.serve(function(a)
-      a:stream("/", function(stream, request)
-        local names = {}
-        for name in request.query.to:gmatch "[^,]+" do names[#names + 1] = name end
-        local result, why = stream:subscribe(names, { newcomer = request.query.all and "all" or nil })
-        stream.data = result or why
-      end)
-      if define then define(a) end
-    end, { backplane = redis.new(options), channels = channels, retry = false })
-    return app, port, state
-  end
-
-  local function connected(state)
-    net.wait(function() return state[#state] == "connected" end, function() return table.concat(state, "; ") end)
-  end
-
-  -- A subscriber: its events, and the last id.
-  local function join(port, to, id)
-    local client = net.connect(port):request("GET", "/?to=" .. to, { id and "Last-Event-ID: " .. id or "X: y" })
-    local self = { client = client }
-    function self.events()
-      local body = client.received:match "\r\n\r\n(.*)$" or ""
-      local text = body:gsub("%x+\r\n(.-)\r\n", "%1")
-      local list = {}
-      local events, rest = reader.read(text)
-      for _, event in ipairs(events) do
-        list[#list + 1] = event.type == "gap" and "gap " .. event.data or event.data
-      end
-      self.last = rest.last_event_id ~= "" and rest.last_event_id or nil
-      return list
-    end
-    function self.has(...)
-      local wanted = table.concat({ ... }, " ")
-      net.wait(function() return table.concat(self.events(), " ") == wanted end, function()
-        return wanted .. "; there is: " .. table.concat(self.events(), " ")
-      end, 25)
-      return self
-    end
-    function self.leave()
-      self.events()
-      client:close()
-      return self.last
-    end
-    net.wait(function()
-      self.events()
-      return self.last
-    end, function() return "the first id; there is: " .. client.received end, 25)
-    return self
-  end
-
-  local function publish(app, name, event)
-    local id, why, done
-    app:channel(name):publish(event, function(a, b) id, why, done = a, b, true end)
-    net.wait(function() return done end, "publish", 25)
-    return id, why
-  end
+  setup(redis_apps.warm_up)
+  after_each(redis_apps.finish)
 
   describe("brings what is published anywhere to every subscriber", function()
     it("everywhere, once, in one order", function()
@@ -473,7 +389,7 @@ describe("eventstream.redis", function()
     it("is slow, and answers in pieces: what is published goes along together, and nobody else waits", function()
       server = redis_server.start()
       local draw = random.new(7)
-      local far = slow_path.lay(server.port, 150, function(size) return math.min(size, draw(300)) end)
+      local far = path.lay(server.port, 150, function(size) return math.min(size, draw(300)) end).port
       local app, port, state = serve({ port = far }, function(a) a:get("/x", function() return "served" end) end)
       connected(state)
       local client = join(port, "a")
@@ -536,8 +452,8 @@ describe("eventstream.redis", function()
     it("fails over to a replica that lags, what that has not is told", function()
       server = redis_server.start()
       local replica = redis_server.start("--replicaof 127.0.0.1 " .. server.port)
-      local one, port_one, state_one = serve()
-      local two, port_two, state_two = serve()
+      local one, port_one, state_one = serve { port = server.port }
+      local two, port_two, state_two = serve { port = server.port }
       connected(state_one)
       connected(state_two)
       local a = join(port_one, "a")

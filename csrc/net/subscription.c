@@ -211,6 +211,8 @@ void es_channel_tell_gap(es_channel *ch) {
     if (s != NULL)
       do {
         whole = tell_gap(s->connection, s);
+        if (whole && !s->ended && s->cursor < ch->log.gone)
+          es_due_skip(s, ch->log.gone); /* it is not late: else it would be taken for a slow reader */
         if (whole)
           es_connection_dirty(s->connection);
         else

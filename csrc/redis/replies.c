@@ -7,12 +7,12 @@
 #include <string.h>
 
 #define BLOCK_BYTES ((size_t)32 * 1024) /* one such is kept between two replies */
-#define ALIGNMENT sizeof(void *)
+#define ALIGNMENT _Alignof(max_align_t)
 
 typedef struct es_replies_block {
   struct es_replies_block *next;
   size_t used, size;
-  void *data[]; /* aligned for what is in replies */
+  max_align_t data[];
 } block;
 
 static void *allocate(es_replies *replies, size_t size) {
@@ -20,7 +20,7 @@ static void *allocate(es_replies *replies, size_t size) {
   size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   if (b == NULL || b->size - b->used < size) {
     size_t room = size > BLOCK_BYTES / 2 ? size : BLOCK_BYTES;
-    b = malloc(sizeof *b + room);
+    b = calloc(1, sizeof *b + room); /* what is large, and only claimed by a peer, is not touched */
     if (b == NULL)
       return NULL;
     *b = (block){.next = replies->blocks, .size = room};
@@ -70,8 +70,8 @@ static void *create_array(const redisReadTask *task, array_size elements) {
     return NULL;
   if (count > 0 && (reply->element = allocate(task->privdata, count * sizeof(redisReply *))) == NULL)
     return NULL;
-  if (count > 0)
-    memset(reply->element, 0, count * sizeof(redisReply *));
+  if (count * sizeof(redisReply *) <= BLOCK_BYTES / 2)
+    memset(reply->element, 0, count * sizeof(redisReply *)); /* else it is in a block of its own, fresh */
   reply->elements = count;
   return reply;
 }
@@ -86,6 +86,22 @@ static void *create_integer(const redisReadTask *task, long long value) {
 static void *create_nil(const redisReadTask *task) {
   return create(task, REDIS_REPLY_NIL);
 }
+
+#if HIREDIS_MAJOR > 0
+static void *create_double(const redisReadTask *task, double value, char *text, size_t len) {
+  redisReply *reply = create_string(task, text, len);
+  if (reply != NULL)
+    reply->dval = value;
+  return reply;
+}
+
+static void *create_bool(const redisReadTask *task, int value) {
+  redisReply *reply = create(task, REDIS_REPLY_BOOL);
+  if (reply != NULL)
+    reply->integer = value != 0;
+  return reply;
+}
+#endif
 
 /* Frees all but the oldest block, if that is of the usual size. */
 static void empty(es_replies *replies, bool keep) {
@@ -105,7 +121,11 @@ static void free_object(void *object) {
 }
 
 void es_replies_attach(es_replies *replies, redisReader *reader) {
-  replies->functions = *reader->fn; /* what Redis' second protocol does not have stays hiredis' */
+  replies->functions = *reader->fn;
+#if HIREDIS_MAJOR > 0
+  replies->functions.createDouble = create_double;
+  replies->functions.createBool = create_bool;
+#endif
   replies->functions.createString = create_string;
   replies->functions.createArray = create_array;
   replies->functions.createInteger = create_integer;

@@ -129,6 +129,7 @@ function Place:tick()
   if not self.over then
     self.presence:tell()
     self.reader:tick()
+    if self.loss_due and self.link.ready then self:tell_loss() end
   end
   self.link:check()
 end
@@ -173,16 +174,31 @@ function Place:greeted(number, terms, lost)
   if begun then -- whoever began the term may have known less than this process
     lost = lost or not self.terms[old] or known > self.terms[old]
     self.reader:lapse()
-    for name in pairs(self.app._members.channels) do self.presence:tell_members(name) end -- forgotten, maybe
   else
     self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
+    self.reader.lost = number
   end
-  if lost and begun then self:relay("", "loss", self.epoch) end -- tells every process of what this one knows
+  if lost and begun then self:tell_loss() end
   self:tell "connected"
   self.presence:reset()
   self.presence:tell()
   self.publisher:flush()
   self.reader:read()
+end
+
+-- Tells every process that numbers were lost, which this one knows.
+function Place:tell_loss()
+  self.loss_due = false
+  self:relay("", "loss", self.epoch)
+end
+
+--- What is no event could not be told.
+function Place:refused(kind, name, message)
+  if kind == "loss" then
+    self.loss_due = true
+  elseif kind == "close" then
+    place.tell(("redis: %s was not closed: %s"):format(name, message))
+  end -- members are told again when they change
 end
 
 -- --- What an app asks of it ---
@@ -228,18 +244,14 @@ function Place:prepare(stream, what, options)
     local missing_ = not self.begun
     for _, name in ipairs(names) do
       local read = self.reader.reading[name]
-      if read then
-        read.idle = 0
-      else
-        self.reader:want(name)
-        missing_ = true
-      end
+      if read then read.idle = 0 else missing_ = true end
     end
     local _, number, unknown = 0, 0, false
     if not plain and self.begun then _, number, unknown = self:translate(id) end
     unknown = unknown and not asked -- of a term that Redis has begun, and this process has not seen yet?
     if not missing_ and not unknown and number <= core.handover.sequence(self.app._core) then break end
     if not place.nginx and not core.in_handler() then
+      for _, name in ipairs(names) do self.reader:want(name) end
       self.reader:poke()
       return nil, "not yet: with a backplane, a callback can only subscribe to what is read already"
     end
@@ -248,8 +260,16 @@ function Place:prepare(stream, what, options)
       local open_, message = stream:sleep(0)
       if not open_ then return nil, message end
     end
-    local fine, message = require("eventstream").await(function(resume) self.reader:await(resume) end)
+    local mine
+    local fine, message = require("eventstream").await(function(resume)
+      mine = resume
+      self.reader:await(names, resume)
+    end)
+    if mine then self.reader:let_go(mine) end
     if not fine then return nil, message end
+    for _, name in ipairs(names) do
+      if self.reader.refused[name] then return nil, ("redis: %s: %s"):format(name, self.reader.refused[name]) end
+    end
     asked = true -- the Redis of now has answered, and its terms are known
     if number > core.handover.sequence(self.app._core) and not missing_ then break end -- of the future: a gap
   end
@@ -274,6 +294,7 @@ function Place:closed(over)
     self.publisher:give_up "closed"
     self.publisher:stop()
     self.reader:stop()
+    self.presence:stop()
     self.link:close()
     over()
   end

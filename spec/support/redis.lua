@@ -19,6 +19,7 @@ function M.start(options, port, behind)
   local self = setmetatable({ options = options or "", port = port, behind = behind or "" }, Server)
   self.folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/redis-XXXXXX"))
   folders[self.folder] = true
+  M.newest = self
   self:begin()
   return self
 end

@@ -18,6 +18,12 @@ Link.__index = Link
 
 local client
 
+-- Errors that tell of another state of Redis than the connection was made for.
+local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
+
+--- Whether an error is one after which the link is to be made anew.
+function Link.tells_anew(message) return ANEW[message:match "^%-?(%u+)"] or false end
+
 --- Finds what connects; an error where that is missing.
 function M.load()
   if client then return end
@@ -85,11 +91,15 @@ function Link:close()
   self:drop "closed"
 end
 
-local function nothing() end
-
---- Ends the reader's waiting; the function is told whether it waited.
+--- Ends the reader's waiting; the function is told whether it waited. Where that is not allowed, it ends by itself.
 function Link:unblock(fn)
-  self:call("commands", { "CLIENT", "UNBLOCK", self.reader_id }, function(reply) (fn or nothing)(reply == 1) end)
+  self:call("commands", { "CLIENT", "UNBLOCK", self.reader_id }, function(reply, message)
+    if message and message ~= "closed" and not self.warned then
+      self.warned = true
+      place.tell("redis: whoever subscribes waits for up to five seconds: " .. message)
+    end
+    if fn then fn(reply ~= 0) end
+  end)
 end
 
 --- Ends the reader: nothing is read any more.
@@ -121,9 +131,11 @@ local function find(self, fn)
   if options.path or not client.resolve or host:find "^[%d.]+$" or host:find(":", 1, true) then
     return fn(options.path or host)
   end
-  client.resolve(core.loop.pointer(), host, function(list, why)
+  local function done(list, why)
     fn(list and list[self.attempts % #list + 1], ("resolve: %s: %s"):format(host, why or "it has no address"))
-  end)
+  end
+  local fine, why = pcall(client.resolve, core.loop.pointer(), host, done)
+  if not fine then return done(nil, why) end
   core.loop.wake()
 end
 
@@ -212,10 +224,7 @@ function Link:greet(fail)
   end)
 end
 
---- Both are there, and Redis is one that can be worked with.
-function Link:begun()
-  self.ready = true
-  self.attempts = 0
-end
+--- Both are there, and greeted.
+function Link:begun() self.ready = true end
 
 return M

@@ -12,7 +12,10 @@ Presence.__index = Presence
 
 --- Of a place: its app, link, token, keys, publisher and reader.
 function M.new(home)
-  return setmetatable({ home = home, others = {}, told = {}, heard_at = -math.huge }, Presence)
+  local self = setmetatable({ home = home, others = {}, told = {}, heard_at = -math.huge,
+    changed = {}, named = {} }, Presence) -- names of channels: whose members are to be told, and were
+  self.timer = timer.new(function() self:tell_changed() end)
+  return self
 end
 
 local function nothing() end
@@ -27,8 +30,16 @@ function Presence:tell_count(name, count)
   self.told[name] = count > 0 and count or nil
 end
 
---- Redis may have forgotten what was told.
-function Presence:reset() self.told, self.heard_at = {}, -math.huge end
+--- Redis may have forgotten what was told, and has not heard what happened meanwhile.
+function Presence:reset()
+  self.told, self.heard_at = {}, -math.huge
+  for name in pairs(self.named) do self.changed[name] = true end
+  for name in pairs(self.home.app._members.channels) do self.changed[name] = true end
+  self:tell_changed()
+end
+
+--- Stops what it does by itself.
+function Presence:stop() timer.cancel(self.timer) end
 
 --- Called each second: tells what has changed, and that this process lives.
 function Presence:tell()
@@ -80,6 +91,12 @@ end
 
 function Presence:forget(name) self.others[name] = nil end
 
+--- All of them: each process, and its names.
+function Presence:take_all(name, list)
+  self:forget(name)
+  for i = 1, #list, 2 do self:take(name, list[i], list[i + 1]) end
+end
+
 -- Of the processes that live only.
 function Presence:keep(list)
   local living = {}
@@ -98,12 +115,23 @@ function Presence:collect(name, set)
   end
 end
 
---- The names of this process' streams have changed.
+--- The names of this process' streams have changed: told once for all that happens in a turn.
 function Presence:tell_members(name)
-  local list = {}
-  for member in pairs(self.home.app._members:collect(name, {})) do list[#list + 1] = member end
-  table.sort(list)
-  self.home:relay(name, "members", table.concat(list, "\0"))
+  if not self.home.link.ready then return end -- all are told when it is
+  if not next(self.changed) then self.timer:wait(0) end
+  self.changed[name] = true
+end
+
+function Presence:tell_changed()
+  local changed, home = self.changed, self.home
+  self.changed = {}
+  for name in pairs(changed) do
+    local list = {}
+    for member in pairs(home.app._members:collect(name, {})) do list[#list + 1] = member end
+    table.sort(list)
+    self.named[name] = list[1] and true or nil
+    home:relay(name, "members", table.concat(list, "\0"))
+  end
 end
 
 return M

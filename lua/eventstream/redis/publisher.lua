@@ -9,9 +9,6 @@ local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
 local NAMES = 100000                    -- channels whose last number is remembered
 local WAITING, WAITING_BYTES = 10000, 16777216
 
--- Errors that tell of another state of Redis than the connection was made for.
-local ANEW = { TERM = true, NOSCRIPT = true, LOADING = true, READONLY = true, MASTERDOWN = true }
-
 local IS_EVENT = { own = true, given = true, none = true } -- the rest tells processes of something
 
 local M = {}
@@ -115,28 +112,28 @@ function Publisher:flush()
   self.sending, self.pace = true, to < self.last and 0 or math.huge
   home.link:call("commands", arguments, function(rows, message)
     if message == "closed" then return end
-    if message and ANEW[message:match "^%u+"] then return home.link:drop(message) end
+    if message and home.link.tells_anew(message) then return home.link:drop(message) end
     self.sending = false
     self:answered(from, to, rows, message)
   end)
 end
 
--- What the script has replied to a batch.
+-- What the script has replied to a batch: about the first so many of it.
 function Publisher:answered(from, to, rows, message)
-  local told, anew = {}, nil
+  local told = {}
+  for i = 1, rows and #rows or 0, 2 do
+    local number, last = rows[i], math.min(to, from + rows[i + 1] - 1)
+    if type(number) == "number" then
+      self:settle(from, last, number, nil, told)
+    else
+      self:settle(from, last, nil, number, told)
+    end
+    from = last + 1
+  end
   if not rows then
     self:settle(from, to, nil, message, told)
-  else
-    for i = 1, #rows - 1, 2 do
-      self:settle(from, from + rows[i + 1] - 1, rows[i], nil, told)
-      from = from + rows[i + 1]
-    end
-    local why = #rows % 2 == 1 and rows[#rows] or nil
-    anew = why and ANEW[why:match "^%-?(%u+)"] and why
-    if why and not anew then
-      self:settle(from, from, nil, rows[#rows], told)
-      self.sent, self.pace = from, 0 -- what is behind it is sent again
-    end
+  elseif from <= to then
+    self.sent, self.pace = from - 1, 0 -- the rest is sent again
   end
   if self:empty() then
     self.before = self.before + self.last
@@ -145,7 +142,6 @@ function Publisher:answered(from, to, rows, message)
   elseif self.sent < self.last then
     self:plan(self.pace)
   end
-  if anew then self.home.link:drop(anew) end -- what is left waits for another state of Redis
   for _, tell in ipairs(told) do tell() end -- who may publish
 end
 
@@ -156,11 +152,16 @@ function Publisher:settle(from, to, number, message, told)
     local callback, head, id = self.callbacks[at], self.heads[at], self.ids[at]
     if not number or not home.reader:reads(head.name) then self.excepts[self.before + at] = nil end
     if callback then
-      if number and head.kind ~= "none" then id = id or ("%s-%.0f"):format(home.epoch, number + at - from) end
-      if head.kind == "none" then id = true end
+      if head.kind == "none" then
+        id = true
+      elseif number then
+        id = id or ("%s-%.0f"):format(home.epoch, number + at - from)
+      end
       told[#told + 1] = function() home:call_back(callback, number and id or nil, message) end
     elseif not number and IS_EVENT[head.kind] then
       lost = lost + 1
+    elseif not number then
+      home:refused(head.kind, head.name, message)
     end
     self.bytes = self.bytes - #self.packed[at]
     self.packed[at], self.heads[at], self.callbacks[at], self.ids[at] = nil, nil, nil, nil

@@ -8,7 +8,8 @@ local timer = require "eventstream.redis.timer"
 
 local BLOCK_MS = 5000   -- of an XREAD
 local IDLE_SECONDS = 30 -- a channel without subscribers is read so much longer
-local KEYS = 500        -- streams that one XREAD asks for
+local KEYS = 500        -- streams that one XREAD asks for, and channels that one script looks at
+local HISTORIES = 16    -- that are under way at once
 local AT_REST = 0.1     -- seconds between two rounds where nothing is read but what is for all processes
 
 local IS_EVENT = { own = true, given = true, none = true }
@@ -24,8 +25,9 @@ function M.new(home)
     home = home,
     reading = {},    -- by name: { channel, last = number of its last event, keys, idle = seconds, pace }
     keys = {},       -- names by key, of those; and that of the control stream
-    wanted = {},     -- names that are to be read
-    waiters = {},    -- functions to be called when they are, and all is read that Redis has by now
+    wanted = {},     -- names that are to be read, though nobody waits for them
+    waiters = {},    -- by function: the names that are to be read before it is called, and up to where Redis is now
+    refused = {},    -- by name: why a channel cannot be read, of the last round that tried
     lost = 0,        -- up to which number all was lost, as was told
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
@@ -36,16 +38,30 @@ end
 
 function Reader:reads(name) return self.reading[name] ~= nil end
 
---- Has a channel read from now on.
-function Reader:want(name) self.wanted[name] = true end
+--- Has a channel read from now on, if Redis is there.
+function Reader:want(name)
+  if self.home.link.ready then self.wanted[name] = true end
+end
 
---- Calls the function, with true, when all that was wanted is read, up to where Redis is now.
-function Reader:await(fn)
-  self.waiters[#self.waiters + 1] = fn
+--- Calls the function, with true, when the channels are read (or refused), up to where Redis is now.
+function Reader:await(names, fn)
+  self.waiters[fn] = names
   self:poke()
 end
 
+--- It is not to be called any more.
+function Reader:let_go(fn)
+  self.waiters[fn] = nil
+  if self.round then self.round.waiters[fn] = nil end
+end
+
 -- --- What has come ---
+
+function Reader:warn(key)
+  if self.warned then return end
+  self.warned = true
+  place.tell(("redis: %s has an entry that is no event of ours"):format(key))
+end
 
 -- Appends what has come of several channels, up to a number.
 function Reader:take(flat, to)
@@ -70,7 +86,9 @@ function Reader:take(flat, to)
           if except then excepts[count] = nil end
         end
         local age = time - flat[at + entries.TIME]
-        read.channel:_deliver(kind, flat[at + entries.PACKED], except, number, age > 0 and age or 0)
+        local fine = pcall(read.channel._deliver, read.channel, kind, flat[at + entries.PACKED], except, number,
+          age > 0 and age or 0)
+        if not fine then self:warn(flat[at + entries.KEY]) end
       end
     elseif kind == "members" then
       if read then home.presence:take(name, flat[at + entries.PROCESS], flat[at + entries.PACKED]) end
@@ -80,15 +98,13 @@ function Reader:take(flat, to)
         self.lost = up_to
         app._core:lose(number) -- the first one's entry may be gone, and what came behind it read already
       end
-    elseif kind == "close" and not flat[at + entries.CHANNEL] then -- the control stream has it, too
-      if read then read.last = number end
-    elseif kind == "close" then
-      local channel = app._hooks.known("channel", name)
+    elseif kind == "close" then -- both the channel and the control stream have it
+      local channel = read and read.channel
+      if not channel and flat[at + entries.CHANNEL] and name ~= "" then channel = app._hooks.known("channel", name) end
       if channel then channel:_end() end
-      self:forget(name)
-    elseif not self.warned then
-      self.warned = true
-      place.tell(("redis: %s has an entry that is no event of ours"):format(flat[at + entries.KEY]))
+      if read then self:forget(name) end
+    else
+      self:warn(flat[at + entries.KEY])
     end
   end
 end
@@ -99,13 +115,15 @@ function Reader:prime(name, last, flat, time, members)
   local app = home.app
   local channel = app._hooks.channel("subscribe", name)
   local here = handover.sequence(app._core)
-  local from, gone = 0, last
+  local from, gone, first = 0, last, false
   for at = 0, #flat - entries.PLACES, entries.PLACES do
-    if flat[at + entries.KIND] == "close" then -- it began anew
+    local kind = flat[at + entries.KIND]
+    if kind == "close" then -- it began anew
       from, gone = at + entries.PLACES, flat[at + entries.NUMBER]
-    elseif at == 0 then
+    elseif IS_EVENT[kind] and not first then
       gone = flat[at + entries.BEFORE]
     end
+    first = first or IS_EVENT[kind] or kind == "close"
   end
   handover.clear(channel)
   handover.set_channel(channel, gone, gone, true)
@@ -115,7 +133,9 @@ function Reader:prime(name, last, flat, time, members)
   for at = from, #flat - entries.PLACES, entries.PLACES do
     local number, kind = flat[at + entries.NUMBER], flat[at + entries.KIND]
     if number <= here and IS_EVENT[kind] then
-      handover.add_packed(channel, number, math.max(0, time - flat[at + entries.TIME]), kind, flat[at + entries.PACKED])
+      local age = math.max(0, time - flat[at + entries.TIME])
+      local fine = pcall(handover.add_packed, channel, number, age, kind, flat[at + entries.PACKED])
+      if not fine then self:warn(read.key) end
       read.last = number
     end
   end
@@ -123,8 +143,7 @@ function Reader:prime(name, last, flat, time, members)
   self.reading[name] = read
   self.keys[read.key], self.keys[read.live_key] = name, name
   self.pace = math.min(self.pace, read.pace)
-  home.presence:forget(name)
-  for i = 1, #members, 2 do home.presence:take(name, members[i], members[i + 1]) end
+  home.presence:take_all(name, members)
 end
 
 -- It is read no longer.
@@ -157,8 +176,7 @@ function Reader:reset()
   local round = self.round
   self.round = nil
   if not round then return end
-  for _, fn in ipairs(round.waiters) do self.waiters[#self.waiters + 1] = fn end
-  for name in pairs(round.wanted) do self.wanted[name] = true end
+  for fn, names in pairs(round.waiters) do self.waiters[fn] = names end
   self.lapsed = true
 end
 
@@ -168,48 +186,93 @@ function Reader:lapse() self.lapsed = true end
 --- Stops what it does by itself.
 function Reader:stop() timer.cancel(self.rest) end
 
--- Calls a command of the round's, and the function with its reply if the round goes on.
-local function ask(self, round, arguments, fn, flat, seconds)
-  self.home.link:call("reader", arguments, function(reply, message)
+-- Calls a command of the round's, and the function with its reply if the round goes on. refuse(why): what is to be done
+-- with an error, in the place of cutting the link.
+local function ask(self, round, arguments, fn, refuse, flat, seconds)
+  local link = self.home.link
+  link:call("reader", arguments, function(reply, message)
     if self.round ~= round or message == "closed" or self.home.over then return end
-    if reply == nil then return self.home.link:drop(message) end
+    if reply == nil and refuse and not link.tells_anew(message) then return refuse(message) end
+    if reply == nil then return link:drop(message) end
     local fine, failure = pcall(fn, reply)
-    if not fine then self.home.link:drop(tostring(failure)) end
+    if not fine then link:drop(tostring(failure)) end
   end, flat, seconds)
+end
+
+-- The names that are to be read and are not yet: others were on their way when they were asked for.
+local function missing(self, round, wanted)
+  local names, seen = {}, {}
+  local function add(name)
+    if not self.reading[name] and not seen[name] then seen[name], names[#names + 1] = true, name end
+  end
+  for name in pairs(wanted) do add(name) end
+  for _, list in pairs(round.waiters) do
+    for _, name in ipairs(list) do add(name) end
+  end
+  return names
 end
 
 --- Begins a round, unless one is under way: new channels' histories, then what is new of all.
 function Reader:read()
   local home = self.home
   if not home.link.ready or self.round or home.over then return end
-  local round = { wanted = self.wanted, waiters = self.waiters, all = self.lapsed }
+  local round, wanted = { waiters = self.waiters, all = self.lapsed }, self.wanted
   self.round, self.wanted, self.waiters, self.lapsed, self.began_at = round, {}, {}, false, core.now()
-  local names = {}
-  for name in pairs(round.wanted) do
-    if not self.reading[name] then names[#names + 1] = name end -- else it was on its way when it was asked for
+  self.refused = {}
+  local names = missing(self, round, wanted)
+  if #names == 0 and not next(round.waiters) and not round.all then return self:read_news(round, true) end
+  local read = {}
+  for name in pairs(round.all and self.reading or {}) do read[#read + 1] = name end
+  self:look_at(round, read, 1, function()
+    self:read_histories(round, names, function() self:read_news(round, false) end)
+  end)
+end
+
+-- What has become of the channels that are read: of some at a time, and where Redis is.
+function Reader:look_at(round, names, first, done)
+  local home, last = self.home, math.min(first + KEYS - 1, #names)
+  local arguments = { "EVALSHA", home.link.shas.lapsed, 3, home.state_key, home.channels_key, home.nodes_key,
+    home.prefix }
+  for i = first, last do arguments[#arguments + 1] = names[i] end
+  ask(self, round, arguments, function(reply)
+    round.head = math.max(round.head or 0, tonumber(reply[1]))
+    for i = first, last do
+      local read, at = self.reading[names[i]], 2 + (i - first) * 3
+      local newest = tonumber(reply[at])
+      if read and reply[at + 1] == 0 and newest > read.last then -- gone altogether, without an entry that tells of it
+        read.last = newest
+        core.handover.lose(read.channel, newest)
+      end
+      if read then home.presence:take_all(names[i], reply[at + 2]) end
+    end
+    if last >= #names then done() else self:look_at(round, names, last + 1, done) end
+  end)
+end
+
+-- The histories of new channels, some at a time.
+function Reader:read_histories(round, names, done)
+  local home, next_one, left = self.home, 0, #names
+  if left == 0 then return done() end
+  local ask_next
+  local function answered(name, why)
+    self.refused[name] = why
+    left = left - 1
+    if left == 0 then done() else ask_next() end
   end
-  if round.all then
-    for name in pairs(self.reading) do names[#names + 1] = name end
-  end
-  if #names == 0 and #round.waiters == 0 and not round.all then return self:read_news(round, true) end
-  if #names == 0 then names[1] = "" end -- only where the head is
-  local left = #names
-  for _, name in ipairs(names) do
+  function ask_next()
+    next_one = next_one + 1
+    local name = names[next_one]
+    if not name then return end
     local key = home:key("channel", name)
     ask(self, round, { "EVALSHA", home.link.shas.history, 5, home.state_key, home.channels_key, key,
       home:key("members", name), home.nodes_key, name }, function(reply)
-        local read, last = self.reading[name], tonumber(reply[2])
         round.head = math.max(round.head or 0, tonumber(reply[1]))
-        if not read and name ~= "" then
-          self:prime(name, last, entries.flat { { key, reply[3] } }, tonumber(reply[4]), reply[5])
-        elseif read and #reply[3] == 0 and last > read.last then -- gone altogether, without an entry that tells of it
-          read.last = last
-          core.handover.lose(read.channel, last)
-        end
-        left = left - 1
-        if left == 0 then self:read_news(round, false) end
-      end)
+        local fine, why = pcall(self.prime, self, name, tonumber(reply[2]), entries.flat { { key, reply[3] } },
+          tonumber(reply[4]), reply[5])
+        answered(name, not fine and tostring(why) or nil)
+      end, function(why) answered(name, why) end)
   end
+  for _ = 1, math.min(HISTORIES, #names) do ask_next() end
 end
 
 -- Which streams have got something. The steps that appended are told in their order, each with what was the newest
@@ -217,8 +280,9 @@ end
 function Reader:read_news(round, block)
   local home = self.home
   local here = core.handover.sequence(home.app._core)
-  local arguments = { "XREAD", "STREAMS", home.news_key, ("%.0f-0"):format(here) }
-  if block then arguments = { "XREAD", "BLOCK", BLOCK_MS, "STREAMS", arguments[3], arguments[4] } end
+  local from = ("%.0f-18446744073709551615"):format(here) -- whatever stands behind a number
+  local arguments = { "XREAD", "STREAMS", home.news_key, from }
+  if block then arguments = { "XREAD", "BLOCK", BLOCK_MS, "STREAMS", home.news_key, from } end
   self.blocked, round.waiting = block, block
   ask(self, round, arguments, function(reply)
     self.blocked, round.waiting = false, false
@@ -233,11 +297,12 @@ function Reader:read_news(round, block)
       to = math.max(to, tonumber((step[1]:match "^%d+")))
       for i = 3, #step[2], 2 do add(step[2][i]) end
     end
-    if #news > 0 and tonumber(news[1][2][2]) > here or round.all then
+    local without = #news == 0 and to or tonumber(news[1][2][2]) or math.huge -- up to there, nothing was told
+    if without > here or round.all then
       for key in pairs(self.keys) do add(key) end
     end
-    self:read_streams(round, keys, ("%.0f-0"):format(here), to, 1, {})
-  end, false, block and BLOCK_MS / 1000 or 0)
+    self:read_streams(round, keys, from, to, 1, {})
+  end, nil, false, block and BLOCK_MS / 1000 or 0)
 end
 
 -- Reads streams, some at a time, and takes up to a number what is in them.
@@ -251,26 +316,27 @@ function Reader:read_streams(round, keys, from, to, first, lists)
   local arguments, n = { "XREAD", "STREAMS" }, last - first + 1
   for i = 1, n do arguments[2 + i], arguments[2 + n + i] = keys[first + i - 1], from end
   ask(self, round, arguments, function(flat)
-    lists[#lists + 1] = flat or nil
+    lists[#lists + 1] = flat
     self:read_streams(round, keys, from, to, last + 1, lists)
-  end, true)
+  end, nil, true)
 end
 
 function Reader:finish(round)
+  self.home.link.attempts = 0 -- it is one to work with
+  for fn in pairs(round.waiters) do fn(true) end -- who may wait anew
   self.round = nil
-  for _, fn in ipairs(round.waiters) do fn(true) end
-  if next(self.wanted) or #self.waiters > 0 then return self:read() end
+  if next(self.wanted) or next(self.waiters) then return self:read() end
   local seconds = self.began_at + self.pace - core.now()
   if seconds > 0 then self.rest:wait(seconds) else self:read() end
 end
 
 --- Something else is to be read: ends the round that waits for what is new.
 function Reader:poke()
-  local home, round = self.home, self.round
+  local round = self.round
   if not round then return self:read() end
   if not self.blocked then return end -- it comes to its end, and the next one begins
   self.blocked = false
-  home.link:unblock(function(waited)
+  self.home.link:unblock(function(waited)
     if not waited and self.round == round and round.waiting then -- it was sooner than the XREAD
       self.blocked = true
       self:poke()

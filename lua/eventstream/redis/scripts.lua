@@ -25,8 +25,9 @@ return { string.format('%.0f', start), terms, lost, now }
 -- step, which streams it appended to; their number is that of its last event.
 -- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first
 -- event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many,
--- each of them packed. Returns for each row of numbers its first, and how many; and last, where an event failed, why.
--- What is behind that one was left alone.
+-- each of them packed. Returns rows for the first so many of them: a number, and how many have that and those behind
+-- it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error that nobody's
+-- row is to blame for is the reply's.
 M.publish = [=[
 local run, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'run', 'sequence', 'floor'))
 if run ~= ARGV[1] then return redis.error_reply('TERM another run') end
@@ -67,6 +68,13 @@ local function append(channel, kind, packed, history, milliseconds)
     lives[key] = milliseconds > 0 and math.max(milliseconds, KEPT_MS) or 0
     lasts[channel] = number
   else -- for all processes
+    if kind == 'loss' then -- each process that knows of it says so, in the term behind it: the first one counts
+      local at = string.match(redis.call('HGET', KEYS[1], 'loss') or '', '^' .. packed .. ' (%d+)$')
+      if not at then redis.call('HSET', KEYS[1], 'loss', packed .. ' ' .. number) end
+      packed = at or number
+    end
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
+    news[KEYS[4]] = true
     if kind == 'close' then -- what was before it is read up to here, and is no history any more
       key = prefix .. ':channel:' .. channel
       redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
@@ -76,59 +84,49 @@ local function append(channel, kind, packed, history, milliseconds)
       redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
     elseif kind == 'members' then
       redis.call('HDEL', prefix .. ':members:' .. channel, process)
-    elseif kind == 'loss' then -- each process that knows of it says so, in the term behind it: the first one counts
-      local at = string.match(redis.call('HGET', KEYS[1], 'loss') or '', '^' .. packed .. ' (%d+)$')
-      if not at then redis.call('HSET', KEYS[1], 'loss', packed .. ' ' .. number) end
-      packed = at or number
     end
-    redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
-    news[KEYS[4]] = true
   end
   if key then news[key] = true end
   sequence = sequence + 1
 end
 
-local replies, first, i, failure = {}, nil, 6, nil
-local function close_row()
-  if first then replies[#replies + 1], replies[#replies + 2] = first, sequence - first + 1 end
-  first = nil
-end
-while i <= #ARGV and not failure do
+-- What was done, and not heard of, is told again, and nothing else is done: so what one answer is about has numbers
+-- without a hole.
+if count <= done_count then return { done_number - (done_count - count), done_count - count + 1 } end
+
+local replies, first, i = {}, sequence + 1, 6
+while i <= #ARGV do
   local channel, kind, history, milliseconds = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local last = i + 4 + tonumber(ARGV[i + 4])
+  local last, why = i + 4 + tonumber(ARGV[i + 4]), nil
   for at = i + 5, last do
-    if count <= done_count then -- what one script appended has numbers without a hole
-      replies[#replies + 1], replies[#replies + 2] = done_number - (done_count - count), 1
-    else
-      first = first or sequence + 1
-      local fine, why = pcall(append, channel, kind, ARGV[at], history, milliseconds)
-      if not fine then
-        failure = type(why) == 'table' and why.err or tostring(why)
-        break -- so that what is counted as done has no hole
-      end
+    local fine, failure = pcall(append, channel, kind, ARGV[at], history, milliseconds)
+    if not fine then
+      why = type(failure) == 'table' and failure.err or tostring(failure)
+      local own = string.find(why, 'WRONGTYPE', 1, true) or string.find(why, 'ID specified', 1, true)
+      if sequence < first and not own then return redis.error_reply(why) end
+      replies = { why, last - at + 1 } -- so that what is counted as done has no hole
+      break
     end
     count = count + 1
   end
+  if why then break end
   i = last + 1
 end
-if first and sequence >= first then
-  local last = text(sequence)
-  redis.call('HSET', KEYS[1], 'sequence', last)
-  redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', 86400000)
-  for key, milliseconds in pairs(lives) do
-    if milliseconds > 0 then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
-  end
-  for channel, number in pairs(lasts) do redis.call('ZADD', KEYS[2], number, channel) end
-  while redis.call('ZCARD', KEYS[2]) > most do
-    redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
-  end
-  local fields = { 'before', before }
-  for key in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, '' end
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', KEPT, last .. '-0', unpack(fields))
-  close_row()
+if sequence < first then return replies end
+local last = text(sequence)
+redis.call('HSET', KEYS[1], 'sequence', last)
+redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', 86400000)
+for key, milliseconds in pairs(lives) do
+  if milliseconds > 0 then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
 end
-if failure then replies[#replies + 1] = failure end
-return replies
+for channel, number in pairs(lasts) do redis.call('ZADD', KEYS[2], number, channel) end
+while redis.call('ZCARD', KEYS[2]) > most do
+  redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
+end
+local fields = { 'before', before }
+for key in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, '' end
+pcall(redis.call, 'XADD', KEYS[5], 'MAXLEN', '~', KEPT, last .. '-0', unpack(fields)) -- readers find out what is wrong
+return { first, sequence - first + 1, replies[1], replies[2] }
 ]=]
 
 -- All that is kept of a channel. KEYS: state, channels, stream, members, nodes. ARGV: channel. Returns: the number, the
@@ -149,6 +147,27 @@ end
 return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
   string.format('%.0f', time[1] * 1000 + time[2] / 1000), members }
 ]]
+
+-- What has become of channels that a process has read, when it has not for a while. KEYS: state, channels, nodes.
+-- ARGV: prefix, channels. Returns: the number; and for each channel its last number, whether it has any entry, and the
+-- members of each process.
+M.lapsed = [=[
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
+local now = tonumber(redis.call('TIME')[1])
+local replies = { state[1] or '0' }
+for i = 2, #ARGV do
+  local last = redis.call('ZSCORE', KEYS[2], ARGV[i]) or state[2] or '0'
+  local members, all = {}, redis.call('HGETALL', ARGV[1] .. ':members:' .. ARGV[i])
+  for k = 1, #all, 2 do
+    local alive = redis.call('ZSCORE', KEYS[3], all[k])
+    if alive and tonumber(alive) >= now then members[#members + 1], members[#members + 2] = all[k], all[k + 1] end
+  end
+  replies[#replies + 1] = string.format('%.0f', tonumber(last))
+  replies[#replies + 1] = redis.call('EXISTS', ARGV[1] .. ':channel:' .. ARGV[i])
+  replies[#replies + 1] = members
+end
+return replies
+]=]
 
 -- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
 -- KEYS: presence, nodes. ARGV: process. Returns the sum.

@@ -1,0 +1,263 @@
+--- eventstream.redis: what a cut between a process and Redis leaves behind, and what Redis refuses.
+
+local net = require "spec.support.net"
+local path = require "spec.support.path"
+local redis_apps = require "spec.support.redis_apps"
+local redis_server = require "spec.support.redis"
+
+local found = pcall(require, "eventstream.hiredis")
+
+describe("eventstream.redis, cut or refused,", function()
+  if not found or not redis_server.program then
+    pending "needs hiredis and redis-server"
+    return
+  end
+
+  local serve, connected, join, publish = redis_apps.serve, redis_apps.connected, redis_apps.join, redis_apps.publish
+
+  setup(redis_apps.warm_up)
+  after_each(redis_apps.finish)
+
+  local function disconnected(state)
+    net.wait(function() return state[#state] and state[#state]:find "^disconnected" end, "the end of a connection")
+  end
+
+  -- Two apps, the second one by a path.
+  local function two_apps(server, options)
+    local one, port_one, state_one = serve { port = server.port }
+    options = options or {}
+    local way = path.lay(server.port)
+    options.port = way.port
+    local two, port_two, state_two = serve(options)
+    connected(state_one)
+    connected(state_two)
+    return { app = one, port = port_one, state = state_one }, { app = two, port = port_two, state = state_two }, way
+  end
+
+  local function statistic(server, section, pattern)
+    return tonumber(server:ask("INFO", section):match(pattern) or 0)
+  end
+
+  -- So much that the control stream has lost what was in it: each coming and going is told to all.
+  local function churn(app)
+    local relay = app._hooks.relay
+    for i = 1, 1300 do relay("other", "members", "m" .. i) end
+  end
+
+  it("tells of a loss whose first mark is gone", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server)
+    local a, b = join(one.port, "a"), join(two.port, "a")
+    publish(one.app, "a", 1)
+    a.has "1"
+    b.has "1"
+    way:cut()
+    disconnected(two.state)
+    publish(one.app, "a", "lost")
+    a.has("1", "lost")
+    server:kill()
+    disconnected(one.state)
+    server:begin()
+    connected(one.state)
+    publish(one.app, "a", 4)
+    churn(one.app)
+    publish(one.app, "a", 5)
+    way:mend()
+    connected(two.state)
+    publish(one.app, "a", 6)
+    a.has("1", "lost", "gap a", "4", "5", "6")
+    net.wait(function() return table.concat(b.events(), " "):find "gap a.* 6$" end, function()
+      return "a gap and 6; there is: " .. table.concat(b.events(), " ")
+    end)
+  end)
+
+  it("ends a channel that was closed meanwhile, though the control stream has lost that", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server)
+    local b = join(two.port, "a")
+    publish(one.app, "a", 1)
+    b.has "1"
+    way:cut()
+    disconnected(two.state)
+    one.app:channel("a"):close()
+    churn(one.app)
+    publish(one.app, "a", 2)
+    way:mend()
+    connected(two.state)
+    net.wait(function() return b.client.ended end, "the channel's end")
+  end)
+
+  it("keeps subscribers of what has more than their channel keeps, and tells them of the gap", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server, { channels = { a = { history = 100 } } })
+    local b = join(two.port, "a")
+    publish(one.app, "a", 1)
+    b.has "1"
+    way:cut()
+    disconnected(two.state)
+    for i = 2, 2999 do one.app:channel("a"):publish(i) end
+    publish(one.app, "a", 3000)
+    way:mend()
+    connected(two.state)
+    net.wait(function() return b.events()[#b.events()] == "3000" end, "the newest")
+    assert.same({ "1", "gap a" }, { b.events()[1], b.events()[2] })
+    assert.is_falsy(b.client.ended)
+    assert.equal(0, two.app:stats().slow)
+  end)
+
+  it("knows the names of those who came meanwhile, and of those who went", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server)
+    local here = net.connect(two.port):get "/?to=a&member=Bob"
+    join(one.port, "a")
+    join(two.port, "a")
+    local function members(app) return table.concat(app:channel("a"):members(), " ") end
+    net.wait(function() return members(one.app) == "Bob" end, "Bob")
+    way:cut()
+    disconnected(two.state)
+    net.connect(one.port):get "/?to=a&member=Ada"
+    here:close()
+    net.wait(function() return members(one.app):find "Ada" end, "Ada, there")
+    churn(one.app)
+    publish(one.app, "other", 1)
+    way:mend()
+    connected(two.state)
+    net.wait(function() return members(two.app) == "Ada" and members(one.app) == "Ada" end, function()
+      return ("Ada alone; there are %q and %q"):format(members(one.app), members(two.app))
+    end)
+  end)
+
+  it("comes back however much its channels keep, and asks for no history anew", function()
+    local server = redis_server.start()
+    local _, two, way = two_apps(server)
+    local names = {}
+    for i = 1, 600 do names[i] = "n" .. i end
+    local client = join(two.port, table.concat(names, ","))
+    local function histories() return statistic(server, "commandstats", "cmdstat_xrange:calls=(%d+)") end
+    local before = histories()
+    assert.is_true(before >= 600)
+    way:cut()
+    disconnected(two.state)
+    way:mend()
+    connected(two.state)
+    publish(two.app, "n600", "x")
+    client.has "x"
+    assert.equal(before, histories())
+  end)
+
+  it("waits where Redis was made a replica, which is told in the midst of a script", function()
+    local server = redis_server.start()
+    local app, port, state = serve()
+    connected(state)
+    local client = join(port, "a")
+    server:ask("REPLICAOF", "127.0.0.1", "1")
+    local refused = 0
+    for i = 1, 20 do app:channel("a"):publish(i, function(id) refused = refused + (id and 0 or 1) end) end
+    disconnected(state)
+    server:ask("REPLICAOF", "NO", "ONE")
+    connected(state)
+    net.wait(function() return client.events()[#client.events()] == "20" end, "all of it", 25)
+    assert.equal(0, refused)
+  end)
+
+  it("refuses at once what a full Redis does not take", function()
+    local server = redis_server.start "--maxmemory-policy noeviction"
+    local app, _, state = serve()
+    connected(state)
+    publish(app, "a", "x")
+    server:ask("CONFIG", "SET", "maxmemory", "1")
+    local function scripts() return statistic(server, "commandstats", "cmdstat_evalsha:calls=(%d+)") end
+    local before, refused = scripts(), 0
+    for i = 1, 2000 do app:channel("a"):publish(i, function(id) refused = refused + (id and 0 or 1) end) end
+    net.wait(function() return refused == 2000 end, function() return refused .. " refused" end)
+    assert(scripts() - before < 30, scripts() - before)
+  end)
+
+  it("is told of the channel that Redis refuses, and goes on with the others", function()
+    local server = redis_server.start()
+    server:ask("SET", "eventstream:channel:bad", "text")
+    local app, port, state = serve()
+    connected(state)
+    local good = join(port, "good")
+    local id, why = publish(app, "bad", 1)
+    assert.is_nil(id)
+    assert.matches("^WRONGTYPE", why)
+    assert.matches("%-%d+$", publish(app, "good", 2))
+    local client = net.connect(port):get "/?to=bad"
+    net.wait(function() return client.ended end, "the end of who cannot subscribe")
+    good.has "2"
+    assert.equal(1, #state, table.concat(state, "; "))
+  end)
+
+  it("passes over entries that are no events of ours", function()
+    local server = redis_server.start()
+    local app, port, state = serve()
+    connected(state)
+    server:ask("XADD", "eventstream:channel:a", "5-0", "foo", "bar")
+    server:ask("XADD", "eventstream:channel:a", "6-0", "e", "own 1 x 1 0 nonsense")
+    local client = join(port, "a")
+    publish(app, "a", 1)
+    client.has "1"
+    server:ask("XADD", "eventstream:news", "*", "foo", "bar")
+    publish(app, "a", 2)
+    client.has("1", "2")
+    assert.equal(1, #state, table.concat(state, "; "))
+  end)
+
+  it("does without a command that it may not use", function()
+    local server = redis_server.start()
+    server:ask("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-client|unblock")
+    local app, port, state = serve { username = "app", password = "pw" }
+    connected(state)
+    local client = join(port, "a") -- when the reader has waited for what is new
+    publish(app, "a", 1)
+    client.has "1"
+    assert(statistic(server, "errorstats", "errorstat_NOPERM:count=(%d+)") < 5)
+  end)
+
+  it("tells each publisher the number of its own event, also after two cuts", function()
+    local server = redis_server.start()
+    local scripts = require "eventstream.redis.scripts"
+    server:ask("HSET", "eventstream:state", "run", "r", "sequence", "1000")
+    local function append(process, events)
+      local list = { "EVAL", scripts.publish, "5", "eventstream:state", "eventstream:channels",
+        "eventstream:done:" .. process, "eventstream:control", "eventstream:news", "r", process, "100000",
+        "eventstream", "1", "a", "own", "1000", "0", tostring(events) }
+      for _ = 1, events do list[#list + 1] = "packed" end
+      return (server:ask((unpack or table.unpack)(list)):gsub("%s+", " "))
+    end
+    assert.equal("1001 1", append("one", 1))
+    assert.equal("1002 3", append("two", 3))
+    assert.equal("1001 1", append("one", 2)) -- its answer was lost, and then there was one more
+    assert.equal("1001 1", append("one", 2)) -- and again
+  end)
+
+  it("keeps nothing of who came and went while Redis was away", function()
+    local server = redis_server.start()
+    local app, port, state = serve { waiting = 5 }
+    connected(state)
+    server:kill()
+    disconnected(state)
+    for i = 1, 30 do
+      local client = net.connect(port):get("/?to=n" .. i .. "&member=m")
+      client:wait "200 OK"
+      client:close()
+    end
+    net.wait(function() return app:stats().streams == 0 end, "the end of all streams")
+    assert.is_true(app:channel("a"):publish "fits")
+    server:begin()
+    connected(state)
+    net.wait(function() return server:ask("XLEN", "eventstream:channel:a") == "1" end)
+    assert.equal(0, statistic(server, "commandstats", "cmdstat_xrange:calls=(%d+)"))
+  end)
+
+  it("says so where a name cannot be one", function()
+    for _, host in ipairs { ("x"):rep(300), "\255" } do
+      local state = {}
+      net.serve(function() end, { backplane = require("eventstream.redis").new { host = host,
+        on_state = function(_, why) state[1] = why end } })
+      net.wait(function() return state[1] end)
+      assert.matches("^resolve: ", state[1])
+    end
+  end)
+end)
