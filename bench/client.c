@@ -24,13 +24,13 @@
  * seconds have passed. Where --pid is given more than once, the CPU time and the PSS are sums.
  */
 #include "ask.h"
+#include "command.h"
 #include "ledger.h"
 #include "proc.h"
 #include "streams.h"
 
 #include <arpa/inet.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,24 +200,6 @@ static void print_fan_out(client *c) {
 
 /* ---- command line ---- */
 
-static void on_alarm(int signal_number) {
-  (void)signal_number;
-  static const char message[] = "client: out of time\n";
-  if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
-    _exit(4);
-  _exit(3);
-}
-
-static double number(const char *name, const char *text, double least, double most) {
-  char *end;
-  double value = strtod(text, &end);
-  if (end == text || *end != '\0' || !(value >= least && value <= most)) {
-    fprintf(stderr, "client: --%s takes a number from %g to %g\n", name, least, most);
-    exit(2);
-  }
-  return value;
-}
-
 static void parse_companion(client *c, const char *text) {
   const char *sign = strchr(text, '=');
   if (sign == NULL || sign - text >= (int)sizeof c->beside[0].name || c->beside_count == MAX_BESIDE) {
@@ -226,7 +208,7 @@ static void parse_companion(client *c, const char *text) {
   }
   companion *one = &c->beside[c->beside_count++];
   memcpy(one->name, text, (size_t)(sign - text));
-  one->pid = (pid_t)number("beside", sign + 1, 1, 1e9);
+  one->pid = (pid_t)command_number("beside", sign + 1, 1, 1e9);
 }
 
 static void parse(client *c, int argc, char **argv) {
@@ -259,62 +241,62 @@ static void parse(client *c, int argc, char **argv) {
     const char *name = options[index].name;
     switch (which) {
     case PORT:
-      s->address.sin_port = htons((uint16_t)number(name, optarg, 1, 65535));
+      s->address.sin_port = htons((uint16_t)command_number(name, optarg, 1, 65535));
       break;
     case PID:
       if (c->pid_count < MAX_PIDS)
-        c->pids[c->pid_count++] = (pid_t)number(name, optarg, 1, 1e9);
+        c->pids[c->pid_count++] = (pid_t)command_number(name, optarg, 1, 1e9);
       break;
     case PATH:
       s->path = optarg;
       break;
     case STREAMS:
-      s->count = (int)number(name, optarg, 1, STREAMS_MAX);
+      s->count = (int)command_number(name, optarg, 1, STREAMS_MAX);
       break;
     case SECONDS:
-      c->seconds = number(name, optarg, 0, 600);
+      c->seconds = command_number(name, optarg, 0, 600);
       break;
     case SETTLE:
-      c->settle = number(name, optarg, 0, 60);
+      c->settle = command_number(name, optarg, 0, 60);
       break;
     case IN_FLIGHT:
-      s->in_flight = (int)number(name, optarg, 1, 4096);
+      s->in_flight = (int)command_number(name, optarg, 1, 4096);
       break;
     case OVER:
-      c->over = number(name, optarg, 0, 60);
+      c->over = command_number(name, optarg, 0, 60);
       break;
     case NAP:
-      s->nap = number(name, optarg, 0, 1000);
+      s->nap = command_number(name, optarg, 0, 1000);
       break;
     case WAIT:
-      c->wait = (int)number(name, optarg, 0, 60);
+      c->wait = (int)command_number(name, optarg, 0, 60);
       break;
     case LIMIT:
-      c->limit = (int)number(name, optarg, 1, 900);
+      c->limit = (int)command_number(name, optarg, 1, 900);
       break;
     case RATE:
-      c->rate = number(name, optarg, 0.01, 1e6);
+      c->rate = command_number(name, optarg, 0.01, 1e6);
       break;
     case EVENTS:
-      c->events = (int)number(name, optarg, 1, 99999999);
+      c->events = (int)command_number(name, optarg, 1, 99999999);
       break;
     case START_PORT:
-      c->start_port = htons((uint16_t)number(name, optarg, 1, 65535));
+      c->start_port = htons((uint16_t)command_number(name, optarg, 1, 65535));
       break;
     case WARM:
-      c->warm = number(name, optarg, 0, 60);
+      c->warm = command_number(name, optarg, 0, 60);
       break;
     case DRAIN:
-      c->drain = number(name, optarg, 0, 60);
+      c->drain = command_number(name, optarg, 0, 60);
       break;
     case COST:
-      c->cost = (int)number(name, optarg, 1, 100000);
+      c->cost = (int)command_number(name, optarg, 1, 100000);
       break;
     case FRESH:
       c->fresh = 1;
       break;
     case CHANNELS:
-      s->channels = (int)number(name, optarg, 1, STREAMS_MAX);
+      s->channels = (int)command_number(name, optarg, 1, STREAMS_MAX);
       break;
     case BESIDE:
       parse_companion(c, optarg);
@@ -330,6 +312,7 @@ static void parse(client *c, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  command_begin("client");
   static client it = {.seconds = 10, .settle = 1, .wait = 10, .limit = 120, .rate = 100, .warm = 1, .drain = 3};
   client *c = &it;
   streams *s = &c->streams;
@@ -340,8 +323,7 @@ int main(int argc, char **argv) {
   s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   parse(c, argc, argv);
 
-  signal(SIGALRM, on_alarm);
-  alarm((unsigned)c->limit);
+  command_limit(c->limit);
   if (streams_init(s) != 0 || (c->events > 0 && ledger_init(&c->ledger, (uint32_t)c->events) != 0)) {
     perror("client");
     return 1;

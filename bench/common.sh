@@ -79,7 +79,7 @@ prepare() { # streams: builds the client, finds the peers, and looks at what the
   if there flock; then flock -n 9 || die "another measurement is under way"; fi
   : >"$results"
   : >"$log"
-  compile client client.c streams.c ask.c ledger.c reader.c proc.c
+  compile client client.c command.c streams.c ask.c ledger.c reader.c proc.c
 
   LUA_PATH="$here/../lua/?.lua;$here/../lua/?/init.lua;${LUA_PATH:-;}"
   LUA_CPATH="$here/../build/$(basename "$lua")/?.so;${LUA_CPATH:-;}"

@@ -11,13 +11,13 @@
  * seconds have passed.
  */
 #include "ask.h"
+#include "command.h"
 #include "proc.h"
 #include "streams.h"
 
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,24 +200,6 @@ static int print(const conductor *c, double redis_cpu, double client_cpu, double
 
 /* ---- command line ---- */
 
-static void on_alarm(int signal_number) {
-  (void)signal_number;
-  static const char message[] = "conductor: out of time\n";
-  if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
-    _exit(4);
-  _exit(3);
-}
-
-static double number(const char *name, const char *text, double least, double most) {
-  char *end;
-  double value = strtod(text, &end);
-  if (end == text || *end != '\0' || !(value >= least && value <= most)) {
-    fprintf(stderr, "conductor: %s takes a number from %g to %g\n", name, least, most);
-    exit(2);
-  }
-  return value;
-}
-
 static void parse(conductor *c, int argc, char **argv) {
   enum { REDIS, STREAMS, WARM, SECONDS, DRAIN, LIMIT };
   static const struct option options[] = {
@@ -228,22 +210,22 @@ static void parse(conductor *c, int argc, char **argv) {
     const char *name = options[index].name;
     switch (which) {
     case REDIS:
-      c->redis = (pid_t)number(name, optarg, 1, 1e9);
+      c->redis = (pid_t)command_number(name, optarg, 1, 1e9);
       break;
     case STREAMS:
-      c->streams = (int)number(name, optarg, 1, 100);
+      c->streams = (int)command_number(name, optarg, 1, 100);
       break;
     case WARM:
-      c->warm = number(name, optarg, 0, 60);
+      c->warm = command_number(name, optarg, 0, 60);
       break;
     case SECONDS:
-      c->seconds = number(name, optarg, 0.1, 600);
+      c->seconds = command_number(name, optarg, 0.1, 600);
       break;
     case DRAIN:
-      c->drain = number(name, optarg, 0, 60);
+      c->drain = command_number(name, optarg, 0, 60);
       break;
     case LIMIT:
-      limit = (int)number(name, optarg, 1, 900);
+      limit = (int)command_number(name, optarg, 1, 900);
       break;
     default:
       exit(2);
@@ -255,18 +237,18 @@ static void parse(conductor *c, int argc, char **argv) {
     if (sign != NULL)
       *sign = '\0';
     p->streams.address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    p->streams.address.sin_port = htons((uint16_t)number("the port", argv[optind], 1, 65535));
-    p->pid = (pid_t)number("the pid", sign != NULL ? sign + 1 : "", 1, 1e9);
+    p->streams.address.sin_port = htons((uint16_t)command_number("the port", argv[optind], 1, 65535));
+    p->pid = (pid_t)command_number("the pid", sign != NULL ? sign + 1 : "", 1, 1e9);
   }
   if (optind < argc || c->process_count == 0 || c->redis == 0) {
     fprintf(stderr, "conductor: --redis is needed, and 1 to %d times PORT=PID\n", MAX_PROCESSES);
     exit(2);
   }
-  signal(SIGALRM, on_alarm);
-  alarm((unsigned)limit);
+  command_limit(limit);
 }
 
 int main(int argc, char **argv) {
+  command_begin("conductor");
   static conductor it = {.streams = 2, .warm = 1, .seconds = 5, .drain = 5};
   conductor *c = &it;
   parse(c, argc, argv);
