@@ -20,7 +20,7 @@ static void *allocate(es_replies *replies, size_t size) {
   size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   if (b == NULL || b->size - b->used < size) {
     size_t room = size > BLOCK_BYTES / 2 ? size : BLOCK_BYTES;
-    b = calloc(1, sizeof *b + room); /* what is large, and only claimed by a peer, is not touched */
+    b = malloc(sizeof *b + room);
     if (b == NULL)
       return NULL;
     *b = (block){.next = replies->blocks, .size = room};
@@ -70,9 +70,7 @@ static void *create_array(const redisReadTask *task, array_size elements) {
     return NULL;
   if (count > 0 && (reply->element = allocate(task->privdata, count * sizeof(redisReply *))) == NULL)
     return NULL;
-  if (count * sizeof(redisReply *) <= BLOCK_BYTES / 2)
-    memset(reply->element, 0, count * sizeof(redisReply *)); /* else it is in a block of its own, fresh */
-  reply->elements = count;
+  reply->elements = count; /* which are filled before anybody looks */
   return reply;
 }
 
