@@ -386,6 +386,23 @@ describe("eventstream.redis", function()
       assert.equal(1, #state) -- nothing was cut
     end)
 
+    it("stands still for longer than anybody waits, what was sent is done once", function()
+      server = redis_server.start()
+      local app, port, state = serve()
+      connected(state)
+      local client = join(port, "a")
+      publish(app, "a", "before")
+      server:pause()
+      app:channel("a"):publish "sent" -- it is done when Redis goes on, and was sent again by then
+      net.wait(function() return state[2] end, "a process that does not wait any longer", 20)
+      assert.equal("disconnected: it does not answer", state[2])
+      app:channel("a"):publish "waits"
+      server:resume()
+      connected(state)
+      publish(app, "a", "after")
+      client.has("before", "sent", "waits", "after")
+    end)
+
     it("is slow, and answers in pieces: what is published goes along together, and nobody else waits", function()
       server = redis_server.start()
       local draw = random.new(7)
@@ -686,6 +703,7 @@ describe("eventstream.redis", function()
       ["new { prot = 1 }"] = "redis: unknown option 'prot' (did you mean 'port'?)",
       ["new { port = 'x' }"] = "redis: port must be a whole number from 0 to 65535, not 'x'",
       ["new { path = '/x', port = 1 }"] = "redis: give a path, or host and port",
+      ["new { username = 'x' }"] = "redis: a username needs a password",
     } do
       local ok, told = pcall(assert((loadstring or load)("require 'eventstream.redis'." .. wrong, "=script")))
       assert.is_false(ok)

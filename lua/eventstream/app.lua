@@ -56,7 +56,7 @@ local OPTIONS = {
   origins = guard.origins,
   backplane = function(value)
     if type(value) ~= "table" or type(value.attach) ~= "function" then
-      return "a backplane, as eventstream.openresty.dict makes one"
+      return "a backplane, as eventstream.redis.new or eventstream.openresty.dict makes one"
     end
   end,
 }

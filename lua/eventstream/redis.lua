@@ -50,6 +50,7 @@ local OPTIONS = {
 local function new(options)
   options = check.options("redis", options, OPTIONS)
   if options.path and (options.host or options.port) then error("redis: give a path, or host and port", 0) end
+  if options.username and not options.password then error("redis: a username needs a password", 0) end
   link.load()
   return setmetatable({ options = options, prefix = options.prefix or "eventstream" }, Backplane)
 end
@@ -118,7 +119,8 @@ function Place:tell(state, message)
   if self.state == state and self.told == message then return end
   self.state, self.told = state, message
   if self.options.on_state then return self:call_back(self.options.on_state, state, message) end
-  if state == "disconnected" then place.tell("redis: " .. message) else place.tell "redis: connected" end
+  local where = self.options.path or ("%s:%d"):format(self.options.host or "127.0.0.1", self.options.port or 6379)
+  place.tell(("redis at %s: %s"):format(where, message and message .. "; it is tried again" or "connected"))
 end
 
 function Place:tick()

@@ -190,7 +190,7 @@ function Publisher:give_up(why)
   end
   self.first = self.last + 1
   if lost > 0 then
-    place.tell(("redis: %s lost: the app was closed, and Redis is away"):format(count_of(lost)))
+    place.tell(("redis: %s lost: the app was closed before Redis had taken them"):format(count_of(lost)))
   end
   for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
 end
