@@ -90,7 +90,7 @@ describe("redis, under chaos #long", function()
 
   local function bring_down_a_process()
     local i = draw(#ports)
-    if i > PROCESSES then return kill_worker() end
+    if i > PROCESSES or nginx and runs.workers == 0 and runs.kills > 0 then return kill_worker() end -- once at least
     kill(i)
     go_on(draw(800))
     start(i)
@@ -239,6 +239,6 @@ describe("redis, under chaos #long", function()
     assert.is_true(sums.resets > 0 and sums.halves > 0 and sums.moves > CLIENTS, runs.line)
     assert.is_true(sums.events > CLIENTS * SECONDS, runs.line)
     assert.is_true(runs.kills >= SECONDS / 4 and runs.restarts == #ENDS, runs.line)
-    assert.is_true(not nginx or SECONDS < 20 or runs.workers > 0, runs.line)
+    assert.is_true(not nginx or runs.workers > 0, runs.line)
   end)
 end)
