@@ -623,6 +623,50 @@ describe("loop", function()
           ends_well(child)
         end)
 
+        -- A timer that is due when a turn begins rings before the turn looks at its sockets. In a chain of timers that
+        -- are each overdue when set, every second one is such a timer.
+        local CHAIN = [[
+          local eventstream = require "eventstream"
+          local app = eventstream.new()
+          local channel = app:channel("c", { flush = 0.001 })
+          app:stream("/", function(stream)
+            local count = 0
+            local function step()
+              local due = os.clock() + 0.01
+              count = count + 1
+              if count == %d then return %s end
+              app:after(0.001, step)
+              while os.clock() < due do end
+            end
+            stream:subscribe(channel)
+            app:after(0.001, step)
+            stream:sleep(60)
+          end)
+          print("port " .. app:listen { port = 0 }.port)
+          eventstream.run()
+          print "returned"
+        ]]
+
+        for count = 4, 5 do
+          local where = " in the timer " .. count .. " of a chain of overdue ones"
+
+          it("returns on stop" .. where, function()
+            local child, port = server(CHAIN:format(count, "eventstream.stop()"), driver)
+            net.connect(port):get "/"
+            child:wait_line "^returned$"
+            ends_well(child)
+          end)
+
+          for _, call in ipairs { "stream:send 'due'", "channel:publish 'due'" } do
+            it("does at once " .. call .. where, function()
+              local child, port = server(CHAIN:format(count, call), driver)
+              net.connect(port):get("/"):wait "data: due\n"
+              child:kill "sigkill"
+              child:wait_exit()
+            end)
+          end
+        end
+
         it("returns when every app is closed", function()
           local child = script([[
             local eventstream = require "eventstream"

@@ -70,6 +70,7 @@ static void on_clock(uv_timer_t *clock) {
   loop->clock_runs = false;
   loop->rest_until = met >= ES_CROWD ? now + ES_CROWD_REST_MS : 0;
   set_clock(loop);
+  es_loop_wake(loop);
 }
 
 int es_loop_set_deadline(es_loop *loop, es_deadline *deadline, uint64_t due) {
@@ -226,7 +227,9 @@ void es_loop_turn(es_loop *loop, bool wait) {
   loop->turns++;
   loop->woken = false;
   bool work = has_work(loop);
-  uv_run(&loop->uv, wait && !work ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  loop->waits = wait && !work;
+  uv_run(&loop->uv, loop->waits ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  loop->waits = false;
   end_turn(loop);
 }
 
@@ -248,6 +251,8 @@ void es_loop_tick(es_loop *loop) {
 }
 
 void es_loop_wake(es_loop *loop) {
+  if (loop->waits)
+    uv_stop(&loop->uv); /* libuv before 1.45 runs timers and then waits, though they may have made work */
   if (loop->turning || loop->woken)
     return;
   loop->woken = true;

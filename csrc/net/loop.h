@@ -70,6 +70,7 @@ typedef struct es_loop {
   size_t hasty; /* timers that run and were asked for less than ES_HASTY_MS */
   es_job *first_job, *last_job;
   bool settling, woken;
+  bool waits;                  /* uv_run is under way, and may wait */
   struct es_connection *dirty; /* have bytes to flush */
   struct {
     struct es_connection *first, *last;

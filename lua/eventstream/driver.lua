@@ -107,7 +107,11 @@ end
 --- Makes run() return when the running callback has.
 function M.stop()
   stopped = true
-  if has_luv and running then uv.stop() end
+  if not has_luv then
+    loop.wake()
+  elseif running then
+    uv.stop()
+  end
 end
 
 function M.running()

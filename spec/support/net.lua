@@ -12,7 +12,7 @@ local WATCHDOG_SECONDS = 10 * (tonumber(os.getenv "EVENTSTREAM_PATIENCE") or 1) 
 --- Runs the loop until condition() is true; returns its value.
 function M.wait(condition, what, seconds)
   local late, timer = false, uv.new_timer()
-  timer:start((seconds or WATCHDOG_SECONDS) * 1000, 0, function() late = true end)
+  process.countdown(timer, seconds or WATCHDOG_SECONDS, function() late = true end)
   local value = condition()
   while not value and not late do
     uv.run("once")

@@ -22,13 +22,26 @@ Process.__index = Process
 
 local running = {} -- every program that has not exited yet
 
+--- Calls `ring` after so many seconds in which this process ran: a machine that stands still for a while must not look
+--- like a server that does.
+---@param timer userdata  luv's; stopped or closed by whoever does not want to wait any longer
+---@param seconds number
+---@param ring fun()
+function process.countdown(timer, seconds, ring)
+  local slice, left = math.ceil(seconds * 100), 10
+  timer:start(slice, slice, function()
+    left = left - 1
+    if left == 0 then ring() end
+  end)
+end
+
 --- Runs the loop until `condition()` is true, and returns what it returned.
 ---@param condition fun(): any
 ---@param timeout? number seconds
 ---@param what? string|fun(): string  what was awaited, for the error's message
 function process.wait(condition, timeout, what)
   local expired = false
-  watchdog:start(math.floor((timeout or WATCHDOG) * 1000), 0, function() expired = true end)
+  process.countdown(watchdog, timeout or WATCHDOG, function() expired = true end)
   local result = condition()
   while not result and not expired do
     uv.run("once")
