@@ -73,5 +73,6 @@ describe("examples/cluster", function()
 
     cluster:kill "sigterm"
     assert.same({ 0, 0 }, { cluster:wait_exit() })
+    assert.equal(0, back:wait_exit(), back.stderr) -- its stream was ended, and not cut
   end)
 end)
