@@ -628,7 +628,9 @@ local CLOSE = { grace = check.duration, spread = check.duration }
 ---@param options { grace: number?, spread: number? }?
 function App:close(options)
   options = check.call(check.options, "close", options, CLOSE)
-  self._core:close(options.grace or 5, options.spread or 10)
+  local grace = options.grace or 5
+  self._core:close(grace, options.spread or 10)
+  if self._place and self._place.closing then self._place:closing(grace) end
   driver.attach()
 end
 

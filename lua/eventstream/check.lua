@@ -91,6 +91,11 @@ function M.string(value)
   if type(value) ~= "string" then return "a string" end
 end
 
+--- Not empty, and without NUL.
+function M.text(value)
+  if type(value) ~= "string" or value == "" or value:find("%z") then return "a string that is not empty" end
+end
+
 --- A file's path: not empty, which would be an address of its own, and without NUL.
 function M.path(value)
   if type(value) ~= "string" or value == "" or value:find("%z") then return "a path" end
@@ -143,10 +148,15 @@ function M.whole(least)
   end
 end
 
-function M.port(value)
-  if not finite(value) or value < 0 or value > 65535 or value % 1 ~= 0 then
-    return "a whole number from 0 to 65535"
+local function port(least)
+  return function(value)
+    if not finite(value) or value < least or value > 65535 or value % 1 ~= 0 then
+      return ("a whole number from %d to 65535"):format(least)
+    end
   end
 end
+
+M.port = port(0)       -- to listen at: 0 is any
+M.peers_port = port(1)  -- to connect to
 
 return M

@@ -23,6 +23,7 @@ local M = {}
 local LEAP = 2 ^ 20 -- numbers that a term leaps ahead, and has for each second since 1970
 local TERMS = 64    -- that are remembered
 local NO_LIMIT_MS = 0
+local HURRY = 0.8   -- of the grace of an app that is being closed
 
 local Backplane = {}
 Backplane.__index = Backplane
@@ -31,8 +32,8 @@ local Place = {}
 Place.__index = Place
 
 local OPTIONS = {
-  host = check.string, port = check.port, path = check.path, username = check.string, password = check.string,
-  prefix = check.string, waiting = check.whole(0), waiting_bytes = check.whole(0),
+  host = check.text, port = check.peers_port, path = check.path, username = check.string, password = check.string,
+  prefix = check.text, waiting = check.whole(0), waiting_bytes = check.whole(0),
   on_state = check.callable,
 }
 
@@ -138,6 +139,9 @@ end
 
 -- --- The link comes and goes ---
 
+--- Why nothing can be asked of Redis.
+function Place:away() return "redis is away" .. (self.told and ": " .. self.told or "") end
+
 function Place:down(why)
   self.publisher:reset()
   self.reader:reset()
@@ -206,9 +210,9 @@ end
 -- --- What an app asks of it ---
 
 --- What the core calls for each event that is published, and for a channel that is closed.
-function Place:relay(...)
-  if self.over then return nil, "closed" end
-  return self.publisher:relay(...)
+function Place:relay(name, kind, packed, except, callback, id)
+  if self.over or self.hurries and not self.link.ready then return self.publisher:refuse(callback, "closed") end
+  return self.publisher:relay(name, kind, packed, except, callback, id)
 end
 
 function Place:tell_members(name) self.presence:tell_members(name) end
@@ -283,9 +287,21 @@ function Place:prepare(stream, what, options)
   return copy
 end
 
+--- The app is being closed, and cuts who is not done after so many seconds: handlers that wait for a Redis that is away
+--- are to have the time to answer.
+function Place:closing(grace)
+  timer.cancel(self.hurry)
+  if grace <= 0 then return end
+  self.hurry = timer.after(grace * HURRY, function()
+    self.hurries = true
+    if not self.link.ready then self.publisher:let_go "closed" end
+  end)
+end
+
 --- The app is closed: calls the function when what was published before has reached Redis, or has had its time.
 function Place:closed(over)
   self.over, self.draining = true, true
+  timer.cancel(self.hurry)
   self.link:end_reader()
   local patience
   local function finish()

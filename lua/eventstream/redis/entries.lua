@@ -6,14 +6,19 @@ local M = {}
 M.PLACES = 9
 M.KEY, M.NUMBER, M.KIND, M.TIME, M.PROCESS, M.COUNT, M.BEFORE, M.PACKED, M.CHANNEL = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
+-- Appends an event: an entry's text, from a place on, and what it has beside that.
+local function add_text(flat, at, key, number, text, first, name)
+  local kind, time, process, count, before, from = text:match("^(%S*) (%d+) (%S*) (%d+) (%d+) ()", first)
+  flat[at + 1], flat[at + 2], flat[at + 3], flat[at + 4] = key, number, kind or "?", tonumber(time) or -1
+  flat[at + 5], flat[at + 6], flat[at + 7] = process or "", tonumber(count) or -1, tonumber(before) or -1
+  flat[at + 8], flat[at + 9] = kind and text:sub(from) or "", name or false
+end
+
 -- Appends an entry, as XRANGE has it.
 local function add(flat, at, key, number, raw)
   local fields = raw[2]
-  local text = type(fields) == "table" and fields[2] or ""
-  local kind, time, process, count, before, from = text:match "^(%S*) (%d+) (%S*) (%d+) (%d+) ()"
-  flat[at + 1], flat[at + 2], flat[at + 3], flat[at + 4] = key, number, kind or "?", tonumber(time) or -1
-  flat[at + 5], flat[at + 6], flat[at + 7] = process or "", tonumber(count) or -1, tonumber(before) or -1
-  flat[at + 8], flat[at + 9] = kind and text:sub(from) or "", type(fields) == "table" and fields[4] or false
+  if type(fields) ~= "table" then fields = {} end
+  add_text(flat, at, key, number, fields[2] or "", 1, fields[4])
 end
 
 local function number_of(raw)
@@ -42,6 +47,20 @@ function M.flat(streams)
   for _, each in ipairs(list) do
     add(flat, at, each.key, each.number, each.raw)
     at = at + M.PLACES
+  end
+  return flat
+end
+
+--- Of what the news tell of events: { { key, "number entry" }, ... }.
+function M.told(list)
+  for _, each in ipairs(list) do
+    local number, from = each[2]:match "^(%d+) ()"
+    each.number, each.from = tonumber(number) or math.huge, from
+  end
+  table.sort(list, function(a, b) return a.number < b.number end)
+  local flat = {}
+  for i, each in ipairs(list) do
+    add_text(flat, (i - 1) * M.PLACES, each[1], each.number, each[2], each.from)
   end
   return flat
 end

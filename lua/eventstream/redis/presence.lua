@@ -71,7 +71,7 @@ end
 function Presence:total(channel, callback)
   local home = self.home
   if not home.link.ready then
-    timer.after(0, function() home:call_back(callback, nil, "redis is away") end)
+    timer.after(0, function() home:call_back(callback, nil, home:away()) end)
     return
   end
   home.link:script("commands", "total", { home:key("presence", channel.name), home.nodes_key }, { home.token },

@@ -58,14 +58,19 @@ function Publisher:head(name, kind)
   return head
 end
 
+--- An event that is not taken: who waits for its answer is told, too.
+function Publisher:refuse(callback, why)
+  if callback then timer.after(0, function() self.home:call_back(callback, nil, why) end) end
+  return nil, why
+end
+
 --- What the core calls for each event that is published, and for a channel that is closed.
 function Publisher:relay(name, kind, packed, except, callback, id)
   packed = packed or ""
   local at = self.last + 1
   if IS_EVENT[kind] and (at - self.first >= self.most or self.bytes + #packed > self.most_bytes) then
-    local why = ("redis is %s, and too much waits for it"):format(self.home.link.ready and "slow" or "away")
-    if callback then timer.after(0, function() self.home:call_back(callback, nil, why) end) end
-    return nil, why
+    local state = self.home.link.ready and "redis is slow" or self.home:away()
+    return self:refuse(callback, "too much waits: " .. state)
   end
   local head = self:head(name, kind)
   self.last = at
@@ -177,22 +182,27 @@ function Publisher:reset()
   self.sent = self.first - 1
 end
 
---- Nobody is to wait any longer: who is told gets why.
-function Publisher:give_up(why)
-  local told, lost = {}, 0
+--- Who waits for an answer is told why there is none; the events wait on.
+function Publisher:let_go(why)
+  local told = {}
   for at = self.first, self.last do
-    local callback = self.callbacks[at]
-    if callback then
-      told[#told + 1] = callback
-    elseif IS_EVENT[self.heads[at].kind] then
-      lost = lost + 1
-    end
+    told[#told + 1] = self.callbacks[at]
+    self.callbacks[at] = nil
   end
-  self.first = self.last + 1
+  for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
+end
+
+--- Nothing waits any longer.
+function Publisher:give_up(why)
+  local lost = 0
+  for at = self.first, self.last do
+    if IS_EVENT[self.heads[at].kind] and not self.callbacks[at] then lost = lost + 1 end
+  end
   if lost > 0 then
     place.tell(("redis: %s lost: the app was closed before Redis had taken them"):format(count_of(lost)))
   end
-  for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
+  self:let_go(why)
+  self.first = self.last + 1
 end
 
 return M

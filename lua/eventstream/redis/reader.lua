@@ -287,21 +287,33 @@ function Reader:read_news(round, block)
   ask(self, round, arguments, function(reply)
     self.blocked, round.waiting = false, false
     local news = reply and reply[1][2] or {}
-    local keys, seen, to = {}, {}, round.head or here
+    local keys, seen, told, to, missed = {}, {}, {}, here, round.all
     local function add(key)
-      if self.keys[key] and not seen[key] then
+      if not seen[key] then
         seen[key], keys[#keys + 1] = true, key
       end
     end
     for _, step in ipairs(news) do
-      to = math.max(to, tonumber((step[1]:match "^%d+")))
-      for i = 3, #step[2], 2 do add(step[2][i]) end
+      local fields = step[2]
+      missed = missed or tonumber(fields[2]) ~= to
+      to = tonumber((step[1]:match "^%d+"))
+      for i = 3, #fields, 2 do
+        if self.keys[fields[i]] and fields[i + 1] ~= "" then
+          told[#told + 1] = { fields[i], fields[i + 1] }
+        elseif self.keys[fields[i]] then
+          add(fields[i])
+        end
+      end
     end
-    local without = #news == 0 and to or tonumber(news[1][2][2]) or math.huge -- up to there, nothing was told
-    if without > here or round.all then
+    if round.head and round.head > to then
+      missed, to = true, round.head
+    end
+    if missed then
       for key in pairs(self.keys) do add(key) end
+    elseif #keys > 0 then
+      for _, event in ipairs(told) do add(event[1]) end
     end
-    self:read_streams(round, keys, from, to, 1, {})
+    self:read_streams(round, keys, from, to, 1, #keys == 0 and #told > 0 and { entries.told(told) } or {})
   end, nil, false, block and BLOCK_MS / 1000 or 0)
 end
 

@@ -22,7 +22,8 @@ return { string.format('%.0f', start), terms, lost, now }
 ]]
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
--- step, which streams it appended to; their number is that of its last event.
+-- step, which streams it appended to, each with "number entry" where that is one small event, so that it need not be
+-- read there, else with ""; their number is that of the step's last event.
 -- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first
 -- event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many,
 -- each of them packed. Returns rows for the first so many of them: a number, and how many have that and those behind
@@ -37,11 +38,12 @@ done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
 local KEPT, KEPT_MS = 1000, 60000 -- at least: readers may be behind
+local SMALL = 2048 -- bytes of a step's entries that stand in the news
 local function text(number) return string.format('%.0f', number) end
 
 local before = text(tonumber(sequence))
 sequence, floor = tonumber(sequence), floor or '0'
-local lasts, lives, news = {}, {}, {} -- numbers by channel; milliseconds by key; keys
+local lasts, lives, news = {}, {}, {} -- numbers by channel; milliseconds by key; what the news have of a key
 
 -- The number of a channel's last event.
 local function last_of(channel, key)
@@ -55,16 +57,16 @@ end
 local function append(channel, kind, packed, history, milliseconds)
   local number = text(sequence + 1)
   local head = kind .. ' ' .. now .. ' ' .. process .. ' ' .. text(count) .. ' '
-  local key
+  local key, entry
   if kind == 'none' then -- for those who listen: it is no part of the history, and takes no place in it
-    key = prefix .. ':live:' .. channel
-    redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed)
+    key, entry = prefix .. ':live:' .. channel, head .. '0 ' .. packed
+    redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', entry)
     lives[key] = KEPT_MS
   elseif kind == 'own' or kind == 'given' then
     key = prefix .. ':channel:' .. channel
+    entry = head .. last_of(channel, key) .. ' ' .. packed
     -- not less than who reads it may be behind: the bounds are those of each process' own log
-    redis.call('XADD', key, 'MAXLEN', '~', math.max(history, KEPT), number .. '-0', 'e',
-      head .. last_of(channel, key) .. ' ' .. packed)
+    redis.call('XADD', key, 'MAXLEN', '~', math.max(history, KEPT), number .. '-0', 'e', entry)
     lives[key] = milliseconds > 0 and math.max(milliseconds, KEPT_MS) or 0
     lasts[channel] = number
   else -- for all processes
@@ -74,7 +76,7 @@ local function append(channel, kind, packed, history, milliseconds)
       packed = at or number
     end
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
-    news[KEYS[4]] = true
+    news[KEYS[4]] = ''
     if kind == 'close' then -- what was before it is read up to here, and is no history any more
       key = prefix .. ':channel:' .. channel
       redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
@@ -86,7 +88,7 @@ local function append(channel, kind, packed, history, milliseconds)
       redis.call('HDEL', prefix .. ':members:' .. channel, process)
     end
   end
-  if key then news[key] = true end
+  if key then news[key] = entry and not news[key] and number .. ' ' .. entry or '' end
   sequence = sequence + 1
 end
 
@@ -123,8 +125,9 @@ for channel, number in pairs(lasts) do redis.call('ZADD', KEYS[2], number, chann
 while redis.call('ZCARD', KEYS[2]) > most do
   redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
 end
-local fields = { 'before', before }
-for key in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, '' end
+local fields, size = { 'before', before }, 0
+for _, entry in pairs(news) do size = size + #entry end
+for key, entry in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, size <= SMALL and entry or '' end
 pcall(redis.call, 'XADD', KEYS[5], 'MAXLEN', '~', KEPT, last .. '-0', unpack(fields)) -- readers find out what is wrong
 return { first, sequence - first + 1, replies[1], replies[2] }
 ]=]
