@@ -105,7 +105,7 @@ static void seed(es_loop *loop) {
 }
 
 int es_loop_init(es_loop *loop) {
-  *loop = (es_loop){.hangups = {.set = -1}};
+  *loop = (es_loop){.hangups = {.set = -1}, .post = es_loop_post};
   loop->read_buffer = malloc(ES_READ_BYTES);
   if (loop->read_buffer == NULL)
     return UV_ENOMEM;

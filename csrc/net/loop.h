@@ -51,11 +51,12 @@ typedef struct es_loop {
   uv_loop_t uv;
   bool turning;
   uint64_t turns;
-  void (*on_wake)(struct es_loop *loop); /* set by a driver that does not poll the descriptor; else NULL */
-  struct es_server *servers;             /* kept by server.c */
-  struct es_source *sources;             /* those that are busy; kept by source.c */
-  es_guest *guests;                      /* kept by es_loop_enter and es_loop_leave */
-  char *read_buffer;                     /* ES_READ_BYTES */
+  void (*on_wake)(struct es_loop *loop);           /* set by a driver that does not poll the descriptor; else NULL */
+  void (*post)(struct es_loop *loop, es_job *job); /* es_loop_post, for modules that are built along with this one */
+  struct es_server *servers;                       /* kept by server.c */
+  struct es_source *sources;                       /* those that are busy; kept by source.c */
+  es_guest *guests;                                /* kept by es_loop_enter and es_loop_leave */
+  char *read_buffer;                               /* ES_READ_BYTES */
   /* private */
   uv_async_t async;
   uv_timer_t clock; /* the first deadline */

@@ -22,11 +22,14 @@
 #define THREAD "eventstream.hiredis.thread"
 #define ARGUMENTS_MAX 1000000 /* a little below what Redis takes */
 
-/* What libuv watches: freed when that has let go. */
+/* What libuv watches: freed when that has let go, and no job is posted. */
 typedef struct watch {
   uv_poll_t poll;
+  es_loop *loop;
   redisAsyncContext *context; /* NULL once it is gone */
   int events;
+  es_job job; /* writes what the running callback, and those before the job, have said */
+  bool writes, closed;
   es_replies replies;
 } watch;
 
@@ -62,7 +65,10 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     tell_connected(w->context->data);
 }
 
+/* hiredis says the same again and again, and libuv would ask the kernel each time. */
 static void set_events(watch *w, int events) {
+  if (events == w->events)
+    return;
   w->events = events;
   if (events != 0)
     uv_poll_start(&w->poll, events, on_event);
@@ -78,18 +84,40 @@ static void remove_read(void *data) {
   set_events(data, ((watch *)data)->events & ~UV_READABLE);
 }
 
+/* There is room nearly always: only a kernel that has not taken all is asked when there is. */
 static void add_write(void *data) {
-  set_events(data, ((watch *)data)->events | UV_WRITABLE);
+  watch *w = data;
+  if (w->writes || (w->context->c.flags & REDIS_CONNECTED) == 0)
+    set_events(w, w->events | UV_WRITABLE);
+  else
+    w->loop->post(w->loop, &w->job);
 }
 
 static void remove_write(void *data) {
   set_events(data, ((watch *)data)->events & ~UV_WRITABLE);
 }
 
-static void on_watch_closed(uv_handle_t *handle) {
-  watch *w = handle->data;
+static void free_watch(watch *w) {
+  if (!w->closed || w->job.posted)
+    return;
   es_replies_free(&w->replies);
   free(w);
+}
+
+static void run_job(es_job *job) {
+  watch *w = (watch *)((char *)job - offsetof(watch, job));
+  if (w->context != NULL && (w->events & UV_WRITABLE) == 0) {
+    w->writes = true;
+    redisAsyncHandleWrite(w->context);
+    w->writes = false;
+  }
+  free_watch(w);
+}
+
+static void on_watch_closed(uv_handle_t *handle) {
+  watch *w = handle->data;
+  w->closed = true;
+  free_watch(w);
 }
 
 static void clean_up(void *data) {
@@ -108,7 +136,9 @@ static bool attach(redisAsyncContext *context, es_loop *loop) {
   }
   uv_unref((uv_handle_t *)&w->poll); /* apps keep the loop going, and not what serves them */
   w->poll.data = w;
+  w->loop = loop;
   w->context = context;
+  w->job.run = run_job;
   context->ev.addRead = add_read;
   context->ev.delRead = remove_read;
   context->ev.addWrite = add_write;
