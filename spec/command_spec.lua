@@ -272,6 +272,12 @@ describe("the command", function()
       assert.same({ 0, "xx" }, { code, out })
     end)
 
+    it("runs the command for all that came before the end", function()
+      local code, out, err = ended("tail", "--quiet", "--exec", "cat; sleep 0.2",
+        serve(stream("retry: 1\n" .. ("data: x\n\n"):rep(3)), "HTTP/1.1 204 Over\r\n\r\n"))
+      assert.same({ 0, "xxx", "" }, { code, out, err })
+    end)
+
     it("sends what it is told to", function()
       local port, requests = scripted.serve { "HTTP/1.1 503 Full\r\n\r\n", stream "data: x\n\n" }
       local code = ended("tail", "--header", "A: b", "--header=A: c", "--header", "D:e", "--data", "body", "--count=1",

@@ -149,7 +149,7 @@ function M.run(arguments)
         code = 1
       end
       counted()
-      event = source.state ~= "closed" and source:next() or nil
+      event = source:next() -- also of what came before the end
     end
   end
 
