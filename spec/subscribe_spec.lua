@@ -96,6 +96,8 @@ describe("stream:subscribe", function()
       assert.matches("^subscribe: .*empty", subscribe {})
       assert.equal("subscribe: channels must be a list, as { \"news\", \"weather\" }, not a table with the key 'news'",
         subscribe { news = true })
+      assert.matches("^subscribe: channels must be a list, .*the key 'since'; options come behind it$",
+        subscribe { "news", since = "x" })
     end)
 
     it("to be called with a dot", function()

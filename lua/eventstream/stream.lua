@@ -87,11 +87,12 @@ local SUBSCRIBE = {
 -- The channels that an argument names: a channel, a name, or a list of these. find(who, name) is asked for names.
 local function channels_of(find, who, what)
   local list, many = {}, type(what) == "table"
-  if many and #what == 0 then
-    local key = next(what)
-    if key == nil then error(who .. ": the list of channels is empty", 0) end
-    error(('%s: channels must be a list, as { "news", "weather" }, not a table with the key %s'):format(who,
-      check.show(key)), 0)
+  if many and next(what) == nil then error(who .. ": the list of channels is empty", 0) end
+  for key in pairs(many and what or {}) do
+    if type(key) ~= "number" or key < 1 or key > #what or key % 1 ~= 0 then
+      error(('%s: channels must be a list, as { "news", "weather" }, not a table with the key %s%s'):format(who,
+        check.show(key), #what > 0 and "; options come behind it" or ""), 0)
+    end
   end
   for i = 1, many and #what or 1 do
     local each = what
