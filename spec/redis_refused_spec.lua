@@ -1,9 +1,11 @@
 --- eventstream.redis: what a cut between a process and Redis leaves behind, and what Redis refuses.
 
+local core = require "eventstream.core"
 local net = require "spec.support.net"
 local path = require "spec.support.path"
 local redis_apps = require "spec.support.redis_apps"
 local redis_server = require "spec.support.redis"
+local uv = require "luv"
 
 local found = pcall(require, "eventstream.hiredis")
 
@@ -218,7 +220,7 @@ describe("eventstream.redis, cut or refused,", function()
   it("tells each publisher the number of its own event, also after two cuts", function()
     local server = redis_server.start()
     local scripts = require "eventstream.redis.scripts"
-    server:ask("HSET", "eventstream:state", "run", "r", "sequence", "1000")
+    server:ask("HSET", "eventstream:state", "nonce", "r", "sequence", "1000")
     local function append(process, events)
       local list = { "EVAL", scripts.publish, "5", "eventstream:state", "eventstream:channels",
         "eventstream:done:" .. process, "eventstream:control", "eventstream:news", "r", process, "100000",
@@ -249,6 +251,31 @@ describe("eventstream.redis, cut or refused,", function()
     connected(state)
     net.wait(function() return server:ask("XLEN", "eventstream:channel:a") == "1" end)
     assert.equal(0, statistic(server, "commandstats", "cmdstat_xrange:calls=(%d+)"))
+  end)
+
+  it("notices a reset behind half a reply", function()
+    local server, told, why = uv.new_tcp(), nil, nil
+    server:bind("127.0.0.1", 0)
+    server:listen(1, function()
+      local peer = uv.new_tcp()
+      server:accept(peer)
+      peer:read_start(function(_, chunk)
+        if not chunk then return end
+        peer:write("$100000\r\n" .. ("x"):rep(40000)) -- written at once, as there is room
+        peer:close_reset()
+      end)
+    end)
+    net.serve(function() end)
+    local on = {}
+    local connection = require("eventstream.hiredis").connect(core.loop.pointer(), "127.0.0.1",
+      server:getsockname().port, function(what, message) on[what] = message or true end)
+    core.loop.wake()
+    net.wait(function() return on.connected end, "the connection")
+    connection:command(function(reply, message) told, why = reply, message end, { "GET", "x" })
+    net.wait(function() return on.closed end, "the reset")
+    assert.same({ nil, "closed" }, { told, why })
+    assert.equal("Connection reset by peer", on.closed)
+    server:close()
   end)
 
   it("says so where a name cannot be one", function()

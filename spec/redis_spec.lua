@@ -378,6 +378,39 @@ describe("eventstream.redis", function()
       end, function() return "a gap, 4 and 5; there is: " .. table.concat(a.events(), " ") end, 25)
     end)
 
+    it("loses all that it has while everybody is connected, that is told, and ids are the same everywhere", function()
+      server = redis_server.start()
+      local one, port_one, state_one = serve()
+      local two, port_two, state_two = serve()
+      connected(state_one)
+      connected(state_two)
+      local a, b = join(port_one, "a"), join(port_two, "a")
+      for i = 1, 3 do publish(one, "a", i) end
+      a.has("1", "2", "3")
+      b.has("1", "2", "3")
+      server:ask "FLUSHALL"
+      publish(one, "a", 4)
+      local id = publish(one, "a", 5)
+      local function both(pattern)
+        net.wait(function()
+          return table.concat(a.events(), " "):find(pattern) and table.concat(b.events(), " "):find(pattern)
+        end, function() return table.concat(a.events(), " ") .. "; " .. table.concat(b.events(), " ") end, 25)
+      end
+      both "^1 2 3 .*5$"
+      both "gap a"
+      assert.equal(id, a.last)
+      assert.equal(id, b.last)
+      id = publish(two, "a", 6)
+      both "6$"
+      assert.equal(id, a.last)
+      assert.equal(id, b.last)
+      join(port_two, "a", a.last).has()
+      for _, state in ipairs { state_one, state_two } do
+        assert.equal("disconnected: its data was lost", state[#state - 1])
+        assert.equal("connected", state[#state])
+      end
+    end)
+
     it("forgets its scripts, nobody waits for ever", function()
       server = redis_server.start()
       local app, port, state = serve()
@@ -424,24 +457,31 @@ describe("eventstream.redis", function()
       net.wait(function() return told == "closed" end, nil, 20)
     end)
 
-    it("is away while the app closes, who waits for an answer gets one before the grace is over", function()
-      server = redis_server.start()
-      local app, port, state = serve({}, function(a)
-        a:post("/", function()
-          local id, why = eventstream.await(function(resume) a:channel("a"):publish("x", resume) end)
-          local _, again = eventstream.await(function(resume) a:channel("a"):publish("y", resume) end)
-          return id and 200 or 503, why .. " " .. again
+    for what, stop in pairs {
+      ["is away"] = function(state)
+        server:kill()
+        net.wait(function() return state[#state]:find "^disc" end)
+      end,
+      ["stands still"] = function() server:pause() end,
+    } do
+      it(what .. " while the app closes, who waits for an answer gets one before the grace is over", function()
+        server = redis_server.start()
+        local app, port, state = serve({}, function(a)
+          a:post("/", function()
+            local id, why = eventstream.await(function(resume) a:channel("a"):publish("x", resume) end)
+            return id and 200 or 503, why
+          end)
         end)
+        connected(state)
+        stop(state)
+        local client = net.connect(port):request("POST", "/", { "Content-Length: 0" })
+        net.wait(function() return app:stats().requests == 1 end)
+        app:close { grace = 3 }
+        app:close { grace = 20 } -- which makes it no longer
+        client:wait_end()
+        assert.matches("^HTTP/1.1 503 .*\r\n\r\nclosed", client.received)
       end)
-      connected(state)
-      server:kill()
-      net.wait(function() return state[#state]:find "^disc" end)
-      local client = net.connect(port):request("POST", "/", { "Content-Length: 0" })
-      net.wait(function() return app:stats().requests == 1 end)
-      app:close { grace = 2 }
-      client:wait_end()
-      assert.matches("^HTTP/1.1 503 .*\r\n\r\nclosed closed", client.received)
-    end)
+    end
 
     it("stands still for a moment, everybody waits", function()
       server = redis_server.start()

@@ -137,7 +137,8 @@ void es_loop_forked(es_loop *loop) {
 
 void es_loop_free(es_loop *loop) {
   loop->turning = true;   /* nothing wakes a loop that ends */
-  loop->settling = false; /* it may end inside a job: a script that exits in a callback */
+  loop->settling = false; /* it may end inside a job, or a waiting turn: a script that exits in a callback */
+  loop->waits = false;
   while (loop->servers != NULL)
     es_server_free(loop->servers);
   while (loop->sources != NULL)
@@ -152,6 +153,7 @@ void es_loop_free(es_loop *loop) {
   uv_close((uv_handle_t *)&loop->async, NULL);
   uv_close((uv_handle_t *)&loop->clock, NULL);
   uv_close((uv_handle_t *)&loop->fanout.clock, NULL);
+  uv_run(&loop->uv, UV_RUN_NOWAIT);  /* takes back that this turn was to be stopped */
   uv_run(&loop->uv, UV_RUN_DEFAULT); /* the close callbacks, which free */
   uv_loop_close(&loop->uv);
   while (es_loop_spend(loop))

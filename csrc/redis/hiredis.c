@@ -55,8 +55,10 @@ static void tell_connected(connection *c);
 /* The script is told here, and not by hiredis: a connection must not be freed in the midst of its connecting. */
 static void on_event(uv_poll_t *poll, int status, int events) {
   watch *w = poll->data;
-  if (status < 0)
-    events = w->events; /* hiredis finds out what is wrong, and closes */
+  if (status < 0) { /* hiredis finds out what is wrong, and closes */
+    events = w->events;
+    w->events = 0; /* libuv has stopped watching, and is to begin again if that is not found at once */
+  }
   if (w->context != NULL && (events & UV_READABLE) != 0)
     redisAsyncHandleRead(w->context);
   if (w->context != NULL && (events & UV_WRITABLE) != 0)

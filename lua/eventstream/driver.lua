@@ -107,10 +107,10 @@ end
 --- Makes run() return when the running callback has.
 function M.stop()
   stopped = true
-  if not has_luv then
-    loop.wake()
-  elseif running then
+  if running and has_luv then
     uv.stop()
+  elseif running then
+    loop.wake()
   end
 end
 

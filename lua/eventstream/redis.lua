@@ -24,6 +24,7 @@ local LEAP = 2 ^ 20 -- numbers that a term leaps ahead, and has for each second 
 local TERMS = 64    -- that are remembered
 local NO_LIMIT_MS = 0
 local HURRY = 0.8   -- of the grace of an app that is being closed
+local STUCK = 1     -- seconds for an answer then
 
 local Backplane = {}
 Backplane.__index = Backplane
@@ -150,7 +151,6 @@ end
 
 -- Takes part in the term that this run of Redis is in, or begins it.
 function Place:hello(run)
-  self.run = run
   if not self.over then self.known = math.max(self.known, core.handover.sequence(self.app._core)) end
   self.link:script("commands", "hello", { self.state_key }, { run, core.handover.draw(), ("%.0f"):format(LEAP), TERMS,
     ("%.0f"):format(self.known) }, function(reply, message)
@@ -168,14 +168,14 @@ function Place:take_terms(text)
     self.terms[nonce] = stop ~= "" and tonumber(stop) or math.huge
     self.epoch = nonce
   end
-  core.handover.set_epoch(self.app._core, self.epoch .. "-0")
+  if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
 function Place:greeted(number, terms, lost)
   local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
-  if self.over then return self.publisher:flush() end
   self:take_terms(terms)
+  if self.over then return self.publisher:flush() end
   self.begun = true
   if begun then -- whoever began the term may have known less than this process
     lost = lost or not self.terms[old] or known > self.terms[old]
@@ -211,7 +211,9 @@ end
 
 --- What the core calls for each event that is published, and for a channel that is closed.
 function Place:relay(name, kind, packed, except, callback, id)
-  if self.over or self.hurries and not self.link.ready then return self.publisher:refuse(callback, "closed") end
+  if self.over or callback and self.hurries and not self.link.ready then
+    return self.publisher:refuse(callback, "closed")
+  end
   return self.publisher:relay(name, kind, packed, except, callback, id)
 end
 
@@ -287,15 +289,20 @@ function Place:prepare(stream, what, options)
   return copy
 end
 
---- The app is being closed, and cuts who is not done after so many seconds: handlers that wait for a Redis that is away
---- are to have the time to answer.
+--- The app is being closed, and cuts who is not done after so many seconds: handlers that wait for a Redis that is away,
+--- or stands still, are to have the time to answer.
 function Place:closing(grace)
+  local due = core.now() + grace * HURRY
+  if self.over or grace <= 0 or self.hurry_at and self.hurry_at <= due then return end
+  self.hurry_at = due
   timer.cancel(self.hurry)
-  if grace <= 0 then return end
-  self.hurry = timer.after(grace * HURRY, function()
+  local function look()
     self.hurries = true
-    if not self.link.ready then self.publisher:let_go "closed" end
-  end)
+    local stuck = self.publisher:waits_since() < core.now() - STUCK
+    if stuck or not self.link.ready then self.publisher:let_go "closed" end
+    self.hurry = timer.after(math.max(grace * (1 - HURRY) / 4, 0.001), look)
+  end
+  self.hurry = timer.after(grace * HURRY, look)
 end
 
 --- The app is closed: calls the function when what was published before has reached Redis, or has had its time.

@@ -71,6 +71,7 @@ end
 
 --- Cuts it; it is made again after a while.
 function Link:drop(message)
+  message = (message or "closed"):gsub("^TERM ", "")
   local commands, reader = self.commands, self.reader
   self.commands, self.reader, self.calls, self.ready, self.pinged = nil, nil, {}, false, false
   self.generation = self.generation + 1

@@ -21,7 +21,8 @@ function M.new(home, options)
   local self = setmetatable({
     home = home, most = options.waiting or WAITING, most_bytes = options.waiting_bytes or WAITING_BYTES,
     -- What waits, from first to last; up to sent it is under way. An event's count is its place and what was before.
-    packed = {}, heads = {}, callbacks = {}, ids = {}, first = 1, last = 0, sent = 0, before = 0, bytes = 0,
+    packed = {}, heads = {}, callbacks = {}, ids = {}, -- a callback that was told already is false
+    first = 1, last = 0, sent = 0, before = 0, bytes = 0,
     known = {}, -- heads by kind and name
     excepts = {}, -- by count: the streams that are not to have it
     pace = math.huge, sent_at = -math.huge,
@@ -100,7 +101,7 @@ function Publisher:flush()
   if not home.link.ready or self.sending or self.sent >= self.last then return end
   local from, to, size = self.sent + 1, self.sent, 0
   local arguments = { "EVALSHA", home.link.shas.publish, 5, home.state_key, home.channels_key,
-    home.done_key .. ":" .. home.token, home.control_key, home.news_key, home.run, home.token, NAMES, home.prefix,
+    home.done_key .. ":" .. home.token, home.control_key, home.news_key, home.epoch, home.token, NAMES, home.prefix,
     ("%.0f"):format(self.before + from) }
   local n, head, row = #arguments, nil, nil
   while to < self.last and to - from + 1 < BATCH and size < BATCH_BYTES do
@@ -164,7 +165,7 @@ function Publisher:settle(from, to, number, message, told)
       end
       told[#told + 1] = function() home:call_back(callback, number and id or nil, message) end
     elseif not number and IS_EVENT[head.kind] then
-      lost = lost + 1
+      if callback == nil then lost = lost + 1 end
     elseif not number then
       home:refused(head.kind, head.name, message)
     end
@@ -182,12 +183,14 @@ function Publisher:reset()
   self.sent = self.first - 1
 end
 
+--- Since when an answer is waited for.
+function Publisher:waits_since() return self.sending and self.sent_at or math.huge end
+
 --- Who waits for an answer is told why there is none; the events wait on.
 function Publisher:let_go(why)
   local told = {}
   for at = self.first, self.last do
-    told[#told + 1] = self.callbacks[at]
-    self.callbacks[at] = nil
+    if self.callbacks[at] then told[#told + 1], self.callbacks[at] = self.callbacks[at], false end
   end
   for _, callback in ipairs(told) do self.home:call_back(callback, nil, why) end
 end
@@ -196,7 +199,7 @@ end
 function Publisher:give_up(why)
   local lost = 0
   for at = self.first, self.last do
-    if IS_EVENT[self.heads[at].kind] and not self.callbacks[at] then lost = lost + 1 end
+    if IS_EVENT[self.heads[at].kind] and self.callbacks[at] == nil then lost = lost + 1 end
   end
   if lost > 0 then
     place.tell(("redis: %s lost: the app was closed before Redis had taken them"):format(count_of(lost)))

@@ -295,7 +295,11 @@ function Reader:read_news(round, block)
     end
     for _, step in ipairs(news) do
       local fields = step[2]
-      missed = missed or tonumber(fields[2]) ~= to
+      local before, nonce = fields[2]:match "^(%d+) (%x+)$"
+      if before and not home.terms[nonce] and not round.all then -- begun while the link stood: all data was dropped
+        return home.link:drop "its data was lost"
+      end
+      missed = missed or tonumber(before) ~= to
       to = tonumber((step[1]:match "^%d+"))
       for i = 3, #fields, 2 do
         if self.keys[fields[i]] and fields[i + 1] ~= "" then

@@ -6,38 +6,42 @@ local M = {}
 -- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
 -- numbers that the caller knows are gone; Redis' time in milliseconds.
 M.hello = [[
-local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms')
+local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce')
 local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
-if state[1] == ARGV[1] and known <= sequence then return { string.format('%.0f', sequence), terms, 0, now } end
+if state[1] == ARGV[1] and state[4] and known <= sequence then
+  return { string.format('%.0f', sequence), terms, 0, now }
+end
 local lost = known > sequence and 1 or 0
 local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
 if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
 terms = terms .. ARGV[2]
 local _, count = string.gsub(terms, ';', ';')
 for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'sequence', string.format('%.0f', start), 'terms', terms)
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', string.format('%.0f', start), 'terms',
+  terms)
 return { string.format('%.0f', start), terms, lost, now }
 ]]
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
 -- step, which streams it appended to, each with "number entry" where that is one small event, so that it need not be
--- read there, else with ""; their number is that of the step's last event.
--- KEYS: state, channels, done, control, news. ARGV: run, process, channels that are remembered, prefix, the first
+-- read there, else with ""; their number is that of the step's last event. They say what the newest number before was,
+-- and in which term.
+-- KEYS: state, channels, done, control, news. ARGV: the term's nonce, process, channels that are remembered, prefix, the first
 -- event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many,
 -- each of them packed. Returns rows for the first so many of them: a number, and how many have that and those behind
 -- it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error that nobody's
 -- row is to blame for is the reply's.
 M.publish = [=[
-local run, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'run', 'sequence', 'floor'))
-if run ~= ARGV[1] then return redis.error_reply('TERM another run') end
+local nonce, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'nonce', 'sequence', 'floor'))
+if nonce ~= ARGV[1] then return redis.error_reply('TERM its data was lost') end
 local process, most, prefix, count = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local done_count, done_number = string.match(redis.call('GET', KEYS[3]) or '0 0', '^(%d+) (%d+)$')
 done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
-local KEPT, KEPT_MS = 1000, 60000 -- at least: readers may be behind
+local KEPT, KEPT_MS, DAY_MS = 1000, 60000, 86400000 -- at least: readers may be behind
 local SMALL = 2048 -- bytes of a step's entries that stand in the news
 local function text(number) return string.format('%.0f', number) end
 
@@ -117,7 +121,7 @@ end
 if sequence < first then return replies end
 local last = text(sequence)
 redis.call('HSET', KEYS[1], 'sequence', last)
-redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', 86400000)
+redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', DAY_MS)
 for key, milliseconds in pairs(lives) do
   if milliseconds > 0 then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
 end
@@ -125,10 +129,11 @@ for channel, number in pairs(lasts) do redis.call('ZADD', KEYS[2], number, chann
 while redis.call('ZCARD', KEYS[2]) > most do
   redis.call('HSET', KEYS[1], 'floor', text(tonumber(redis.call('ZPOPMIN', KEYS[2])[2])))
 end
-local fields, size = { 'before', before }, 0
+local fields, size = { 'before', before .. ' ' .. nonce }, 0
 for _, entry in pairs(news) do size = size + #entry end
 for key, entry in pairs(news) do fields[#fields + 1], fields[#fields + 2] = key, size <= SMALL and entry or '' end
 pcall(redis.call, 'XADD', KEYS[5], 'MAXLEN', '~', KEPT, last .. '-0', unpack(fields)) -- readers find out what is wrong
+redis.call('PEXPIRE', KEYS[5], DAY_MS)
 return { first, sequence - first + 1, replies[1], replies[2] }
 ]=]
 
