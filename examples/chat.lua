@@ -24,13 +24,11 @@ local function name_of(request)
   return (request.query.name or ""):gsub("%c", " "):match "^%s*(.-)%s*$":sub(1, 100) -- one line, whatever is sent
 end
 
--- Tells a room who is there: one name a line, sorted. Without an id it is for live readers only, and no history.
-local function tell_who(channel)
-  channel:publish { event = "here", data = table.concat(channel:members(), "\n"), id = false }
-end
-
-app:on_subscribe(tell_who)
-app:on_unsubscribe(tell_who)
+-- Tells a room who is there, when that changes: one name a line, sorted. Each process of the app tells its own streams.
+app:on_members(function(channel)
+  local event = { event = "here", data = table.concat(channel:members(), "\n") }
+  for _, stream in ipairs(channel:streams()) do stream:send(event) end
+end)
 
 app:get("/", function()
   return 200, page, { ["Content-Type"] = "text/html; charset=utf-8" }

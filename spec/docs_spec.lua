@@ -304,7 +304,9 @@ describe("documents", function()
     end },
     { "README.md", "member = request.query.name", function()
       local client = ask "/rooms/1?name=b"
+      test.advance(0.01)
       ask "/rooms/1?name=a"
+      test.advance(0.01)
       assert.same({ "b", "a\nb" }, client:data "here")
     end },
     { "README.md", "^stream:on_close", function()
@@ -414,6 +416,12 @@ describe("documents", function()
       assert.equal(401, ask("/").status)
       assert.equal("admin", ask("/", { headers = { Authorization = "Bearer secret" } }).body)
     end },
+    { "docs/app.md", "app:on_members(", function()
+      world.app:stream("/", function(stream) stream:subscribe("x", { member = "ada" }) end)
+      local client = ask "/"
+      test.advance(0.01)
+      assert.same({ "ada" }, client:data "here")
+    end },
     { "docs/app.md", "in ipairs(app:channels())", function() assert.equal(3, #world.printed) end },
     { "docs/app.md", "interval:stop()", function()
       ask "/"
@@ -423,7 +431,7 @@ describe("documents", function()
     { "docs/app.md", "listener:close()", function() assert.matches("^127%.0%.0%.1 %d+$", world.printed[1]) end },
     { "docs/app.md", "local stats = app:stats()", function() assert.matches("^0 0$", world.printed[1]) end },
     { "docs/channel.md", 'event = "headline"', function() assert.equal(1, world.news.published) end },
-    { "docs/channel.md", "channel(\"room:\" .. request.params.room):members()", function()
+    { "docs/channel.md", 'app:get("/rooms/:room/members"', function()
       ask "/rooms/1?name=ada"
       assert.equal('["ada"]', ask("/rooms/1/members").body)
     end },

@@ -89,6 +89,81 @@ describe("channel:members", function()
   end)
 end)
 
+describe("a stream that comes back within a callback", function()
+  after_each(channels.finish)
+
+  it("has the name that it gave last, or none", function()
+    local app, port = hub()
+    app:stream("/again", function(stream, request)
+      stream:subscribe("room", { member = "first" })
+      stream:unsubscribe "room"
+      stream:subscribe("room", { member = request.query.name })
+    end)
+    local room = app:channel "room"
+    local ada = join(port, "/again?name=ada")
+    assert.same({ "ada" }, room:members())
+    join(port, "/again")
+    assert.same({ "ada" }, room:members())
+    ada:close()
+    wait_members(room, "")
+  end)
+end)
+
+describe("app:on_members", function()
+  after_each(channels.finish)
+
+  it("is called when somebody who gave a name came or went, once for all of a moment", function()
+    local app, port = hub()
+    local seen = {}
+    app:on_members(function(channel) seen[#seen + 1] = channel.name .. " " .. table.concat(channel:members(), " ") end)
+    app:stream("/both", function(stream)
+      stream:subscribe("room", { member = "x" })
+      stream:unsubscribe "room"
+      stream:subscribe("room", { member = "ada" })
+    end)
+    join(port, "/?to=room") -- who gives no name is not there
+    local ada = join(port, "/both")
+    net.wait(function() return #seen == 1 end, "who came")
+    join(port, "/?to=room&name=bob")
+    net.wait(function() return #seen == 2 end, "who came then")
+    ada:close()
+    net.wait(function() return #seen == 3 end, function() return table.concat(seen, "; ") end)
+    assert.same({ "room ada", "room ada bob", "room bob" }, seen)
+  end)
+
+  it("sends to those who are there, and its errors cost nothing", function()
+    local app, port = hub()
+    app:on_members(function() error "on purpose" end)
+    app:on_members(function(channel)
+      for _, stream in ipairs(channel:streams()) do stream:send(table.concat(channel:members(), " ")) end
+    end)
+    local ada = join(port, "/?to=room&name=ada")
+    ada:wait "data: ada\n"
+    join(port, "/?to=room&name=bob"):wait "data: ada bob\n"
+    ada:wait "data: ada bob\n"
+    for _, failure in ipairs { channels.errors(app, 2) } do assert.matches("on purpose", failure.message) end
+  end)
+
+  it("is not called for a channel that is closed, nor by an app that is", function()
+    local app, port = hub()
+    local called = 0
+    app:on_members(function() called = called + 1 end)
+    join(port, "/?to=room&name=ada")
+    net.wait(function() return called == 1 end)
+    app:channel("room"):close()
+    join(port, "/?to=other&name=ada")
+    net.wait(function() return called == 2 end)
+    app:close { grace = 0 }
+    net.wait(function() return app:stats().streams == 0 end)
+    local fresh, other = hub()
+    local done
+    fresh:on_members(function() done = true end)
+    join(other, "/?to=room&name=bob")
+    net.wait(function() return done end) -- later than anything of the first one
+    assert.equal(2, called)
+  end)
+end)
+
 describe("a backplane", function()
   after_each(channels.finish)
 

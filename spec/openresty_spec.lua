@@ -155,10 +155,33 @@ describe("nginx", function()
           return true
         end, nil, function() return of_all() end)
       end
+      local function wait_told()
+        for _, client in ipairs(clients) do client:wait("event: here\ndata: " .. of_all() .. "\n") end
+      end
       wait_members()
+      wait_told()
       table.remove(clients, 1):close()
       table.remove(names, 1)
       wait_members()
+      wait_told()
+      close()
+    end)
+
+    it("tells who is there no more when a worker dies", function()
+      open(2)
+      local clients = blackbox.of_each_worker(house, function(n)
+        return blackbox.open(house, ("/member?to=room&name=m%02d"):format(n))
+      end)
+      local dying, names, left = clients[1].headers["x-worker"], {}, {}
+      for i, client in ipairs(clients) do
+        names[i] = ("m%02d"):format(i)
+        if client.headers["x-worker"] ~= dying then left[#left + 1] = names[i] end
+      end
+      local other = clients[#clients] -- the first of another worker
+      other:wait("event: here\ndata: " .. table.concat(names, " ") .. "\n")
+      uv.kill(tonumber(dying), "sigkill")
+      other:wait("event: here\ndata: " .. table.concat(left, " ") .. "\n")
+      house.pids = { tonumber((house.process:wait_line "start worker process (%d+)")) }
       close()
     end)
 

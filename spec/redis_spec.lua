@@ -793,6 +793,60 @@ describe("eventstream.redis", function()
     there(three, "Eve")
   end)
 
+  it("tells everybody who is there, also of those who come at the same moment, and of who dies", function()
+    server = redis_server.start()
+    local function define(app)
+      app:stream("/:room/:name", function(stream, request)
+        stream:subscribe(request.params.room, { member = request.params.name })
+      end)
+      app:on_members(function(channel)
+        for _, stream in ipairs(channel:streams()) do
+          stream:send { event = "here", data = table.concat(channel:members(), " ") }
+        end
+      end)
+    end
+    local one, port_one, state_one = serve({}, define)
+    local _, port_two, state_two = serve({}, define)
+    local three, port_three, state_three = serve({}, define)
+    for _, state in ipairs { state_one, state_two, state_three } do connected(state) end
+    local clients = {}
+    for room = 1, 20 do
+      for i, port in ipairs { port_one, port_two, port_three } do
+        clients[#clients + 1] = net.connect(port):get(("/r%d/N%d"):format(room, i))
+      end
+    end
+    local function newest(client) return client.received:match ".*\ndata: ([^\n]*)\n" end
+    net.wait(function()
+      for _, client in ipairs(clients) do
+        if newest(client) ~= "N1 N2 N3" then return false end
+      end
+      return true
+    end, "everybody's names", 25)
+
+    local told, why
+    three:channel("elsewhere"):members(function() end)
+    one:channel("r1"):members(function(names, message) told, why = names, message end)
+    net.wait(function() return told or why end)
+    assert.same({ "N1", "N2", "N3" }, told)
+    for i = 2, 3 do clients[i]:close() end
+    net.wait(function() return newest(clients[1]) == "N1" end, "the names that are left", 25)
+    told = nil
+    net.wait(function() -- asked where nobody is subscribed
+      if not told then
+        told = {}
+        three:channel("r1"):members(function(names) told = names end)
+      end
+      if table.concat(told, " ") == "N1" then return true end
+      if told[1] then told = nil end
+    end, "the names, from elsewhere", 25)
+
+    local dead = "0123456789abcdef" -- a process that says no more
+    server:ask("ZADD", "eventstream:nodes", tostring(os.time() + 2), dead)
+    one._place.presence:take("r2", dead, "Zoe")
+    net.wait(function() return newest(clients[4]) == "N1 N2 N3 Zoe" end, "the dead one's name")
+    net.wait(function() return newest(clients[4]) == "N1 N2 N3" end, "its end", 25)
+  end)
+
   it("has what was published before the app is closed", function()
     server = redis_server.start()
     local one, port_one, state_one = serve()

@@ -282,6 +282,15 @@ static int l_tell(lua_State *L) {
   return 1;
 }
 
+/* _told(channel): whether there is a subscription of which _tell was true. */
+static int l_told(lua_State *L) {
+  es_stream *s = es_check_stream(L, 1);
+  const es_channel *ch = es_check_channel(L, 2);
+  es_subscription *subscription = is_open(s) ? es_subscription_of(s->exchange->connection, ch) : NULL;
+  lua_pushboolean(L, subscription != NULL && !subscription->ended && subscription->told);
+  return 1;
+}
+
 /* _unsubscribe(channel): whether there was a subscription. */
 static int l_unsubscribe(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
@@ -420,6 +429,7 @@ void es_open_stream_class(lua_State *L) {
                                      {"_admits", l_admits},
                                      {"_subscribe", l_subscribe},
                                      {"_tell", l_tell},
+                                     {"_told", l_told},
                                      {"_unsubscribe", l_unsubscribe},
                                      {"_app", l_app},
                                      {NULL, NULL}};

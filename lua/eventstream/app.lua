@@ -114,8 +114,9 @@ local function tell_members(app, name)
   if app._place then app._place:tell_members(name) end
 end
 
+-- A subscription is over; the stream may have begun another one meanwhile.
 local function leave(app, channel, stream)
-  if app._members:leave(channel.name, stream) then tell_members(app, channel.name) end
+  if not stream:_told(channel) and app._members:leave(channel.name, stream) then tell_members(app, channel.name) end
 end
 
 local function sweep(app)
@@ -135,9 +136,18 @@ local function hook(app, list)
 end
 
 local function join(app, channel, stream, member)
-  hook(app, "unsubscribed")
-  app._members:join(channel.name, stream, member)
+  if member then
+    hook(app, "unsubscribed")
+    app._members:join(channel.name, stream, member)
+  elseif not app._members:leave(channel.name, stream) then -- nor has it a name of an earlier subscription
+    return
+  end
   tell_members(app, channel.name)
+end
+
+local function tell_watchers_of_members(app, name)
+  local channel = app._hooks.known("channel", name)
+  if channel then call_watchers(app, "members", channel) end
 end
 
 local function members_of(app, name)
@@ -202,7 +212,9 @@ function App.new(options)
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
     _befores = {}, _pages = {}, _errors = 0, _has_on_error = options.on_error ~= nil,
-    _began = core.now(), _members = members.new() }, App)
+    _began = core.now() }, App)
+  app._members = members.new(function() return app._watchers.members end,
+    function(name) tell_watchers_of_members(app, name) end)
   local hooks = {
     dispatch = dispatch.new(app, guard.new(options)),
     hint = dispatch.hinter(app._routes, warn),
@@ -214,6 +226,7 @@ function App.new(options)
     channel = function(who, name) return channels.find(known, app._core, who, name) end,
     known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
+      app._members:stop()
       local function over()
         apps[app] = nil
         driver.leave(app)
@@ -586,7 +599,7 @@ local function watch(app, who, list, callback)
   local watchers = app._watchers[list] or {}
   app._watchers[list] = watchers
   watchers[#watchers + 1] = callback
-  hook(app, list)
+  if list ~= "members" then hook(app, list) end
 end
 
 --- Calls the function for each subscription that begins, once it gets what is published.
@@ -602,6 +615,15 @@ end
 ---@return eventstream.App self
 function App:on_unsubscribe(callback)
   check.call(watch, self, "on_unsubscribe", "unsubscribed", callback)
+  return self
+end
+
+--- Calls the function, in each process of the app, when others may be there than before, as channel:members() tells:
+--- a millisecond later, once for all that came and went meanwhile.
+---@param callback fun(channel: eventstream.Channel)
+---@return eventstream.App self
+function App:on_members(callback)
+  check.call(watch, self, "on_members", "members", callback)
   return self
 end
 

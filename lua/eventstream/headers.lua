@@ -68,7 +68,8 @@ end
 --- The same for what names its status.
 function M.answer(who, status, body, headers)
   if type(status) ~= "number" or status % 1 ~= 0 or status < 200 or status > 599 then
-    error(("%s: status must be a whole number from 200 to 599, not %s"):format(who, check.show(status)), 0)
+    local hint = status == true and " (with a backplane publish returns no id: its callback has it)" or ""
+    error(("%s: status must be a whole number from 200 to 599, not %s%s"):format(who, check.show(status), hint), 0)
   end
   if body == nil then body = "" end
   if type(body) == "number" then body = tostring(body) end

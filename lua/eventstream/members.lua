@@ -1,10 +1,31 @@
 -- Who is there: the names that streams gave when they subscribed, by channel. Those of this process; where several
 -- serve one app, a backplane knows the others'.
+local timer = require "eventstream.timer"
+
 local M = {}
 M.__index = M
 
-function M.new()
-  return setmetatable({ channels = {} }, M)
+--- watched() says whether anybody wants to be told; tell(name) is called when it may be others that are there.
+function M.new(watched, tell)
+  return setmetatable({ channels = {}, changed = {}, watched = watched, tell = tell }, M)
+end
+
+--- There may be others now: told a moment later, once for all that happens meanwhile.
+function M:touch(name)
+  if self.over or not self.watched() then return end
+  self.timer = self.timer or timer.new(function()
+    local changed = self.changed
+    self.changed = {}
+    for each in pairs(changed) do self.tell(each) end
+  end)
+  if not next(self.changed) then self.timer:wait(0) end
+  self.changed[name] = true
+end
+
+--- The app is closed.
+function M:stop()
+  self.over = true
+  timer.cancel(self.timer)
 end
 
 --- A stream's name in a channel.
@@ -12,6 +33,7 @@ function M:join(name, stream, member)
   local channel = self.channels[name] or {}
   self.channels[name] = channel
   channel[stream] = member
+  self:touch(name)
 end
 
 --- Whether it had one.
@@ -20,6 +42,7 @@ function M:leave(name, stream)
   if not channel or not channel[stream] then return false end
   channel[stream] = nil
   if not next(channel) then self.channels[name] = nil end
+  self:touch(name)
   return true
 end
 
@@ -29,6 +52,7 @@ function M:sweep(streams_of)
     local there = {}
     for _, stream in ipairs(streams_of(name)) do there[stream] = channel[stream] end
     self.channels[name] = next(there) and there or nil
+    self:touch(name)
   end
 end
 

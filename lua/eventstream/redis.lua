@@ -11,12 +11,12 @@
 local channels = require "eventstream.channels"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
-local link = require "eventstream.redis.link"
 local place = require "eventstream.place"
+local link = require "eventstream.redis.link"
 local presence = require "eventstream.redis.presence"
 local publisher = require "eventstream.redis.publisher"
 local reader = require "eventstream.redis.reader"
-local timer = require "eventstream.redis.timer"
+local timer = require "eventstream.timer"
 
 local M = {}
 
@@ -90,6 +90,7 @@ function Backplane:attach(app)
   app._hooks.relay = function(...) return home:relay(...) end
   app._hooks.prepare = function(...) return home:prepare(...) end
   app._hooks.total = function(...) return home.presence:total(...) end
+  app._hooks.names = function(...) return home.presence:names(...) end
   home.timer = timer.new(function() home:tick() end)
   home.timer:wait(1)
   home.link.again = timer.after(0, function() home.link:connect() end)
@@ -289,8 +290,8 @@ function Place:prepare(stream, what, options)
   return copy
 end
 
---- The app is being closed, and cuts who is not done after so many seconds: handlers that wait for a Redis that is away,
---- or stands still, are to have the time to answer.
+--- The app is being closed, and cuts who is not done after so many seconds: handlers that wait for a Redis that is
+--- away, or stands still, are to have the time to answer.
 function Place:closing(grace)
   local due = core.now() + grace * HURRY
   if self.over or grace <= 0 or self.hurry_at and self.hurry_at <= due then return end

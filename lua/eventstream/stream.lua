@@ -179,7 +179,7 @@ function Stream:subscribe(what, options)
   if not result then return nil, app end
   for _, channel in ipairs(begun) do -- outside of what adds positions to errors: the functions may wait
     if self:_tell(channel) then
-      if options and options.member then app.joined(channel, self, options.member) end
+      app.joined(channel, self, options and options.member)
       if app.subscribed then app.subscribed(channel, self) end
     end
   end
@@ -207,25 +207,31 @@ end
 
 local Channel = core.channel
 
---- The names that streams gave as `member` when they subscribed: each once, sorted; in all processes of the app.
----@return string[]
-function Channel:members()
-  if not core.is_channel(self) then error("members: call it with a colon: channel:members()", 2) end
-  local app = self:_app()
-  return app and app.members(self.name) or {}
+local function check_channel(self, name, callback, optional)
+  if not core.is_channel(self) then error(("%s: call it with a colon: channel:%s(...)"):format(name, name), 3) end
+  if type(callback) ~= "function" and not (optional and callback == nil) then
+    error(("%s: callback must be a function, not %s"):format(name, check.show(callback)), 3)
+  end
+  return self:_app()
+end
+
+--- The names that streams gave as `member` when they subscribed: each once, sorted; in all processes of the app, where
+--- this one has subscribers. A callback gets them wherever it is, or nil and why they cannot be known now.
+---@param callback fun(names: string[]?, message: string?)?
+---@return string[]?
+function Channel:members(callback)
+  local app = check_channel(self, "members", callback, true)
+  if callback and app and app.names then return app.names(self, callback) end
+  local names = app and app.members(self.name) or {}
+  if not callback then return names end
+  callback(names)
 end
 
 --- How many subscribers it has in all processes that share it by a backplane; without one, in this process. The
 --- callback gets the number; or nil and why it cannot be known now.
 ---@param callback fun(count: integer?, message: string?)
 function Channel:subscribers_total(callback)
-  if not core.is_channel(self) then
-    error("subscribers_total: call it with a colon: channel:subscribers_total(...)", 2)
-  end
-  if type(callback) ~= "function" then
-    error("subscribers_total: callback must be a function, not " .. check.show(callback), 2)
-  end
-  local app = self:_app()
+  local app = check_channel(self, "subscribers_total", callback)
   if app and app.total then return app.total(self, callback) end
   callback(self.subscribers)
 end

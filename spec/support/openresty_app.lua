@@ -12,6 +12,13 @@ app:stream("/member", function(stream, request)
   stream:subscribe(request.query.to, { member = request.query.name })
 end)
 
+-- Who is there, told to those who are.
+app:on_members(function(channel)
+  for _, stream in ipairs(channel:streams()) do
+    stream:send { event = "here", data = table.concat(channel:members(), " ") }
+  end
+end)
+
 app:get("/members", function(request)
   return table.concat(app:channel(request.query.to):members(), " "), nil
 end)

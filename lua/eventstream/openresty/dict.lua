@@ -9,6 +9,7 @@ local M = {}
 
 local ngx = require("eventstream.place").nginx
 local ffi = require "ffi"
+local members = require "eventstream.members"
 
 pcall(ffi.cdef, "int kill(int pid, int sig);")
 
@@ -20,7 +21,7 @@ local LEASE_SECONDS, LEASE_EVERY = 2, 0.5
 local SLOT_SECONDS, SLOT_EVERY, SLOTS = 10, 3, 256
 local SHARE = 4            -- a frame may fill this part of the dict
 
-local KINDS = { own = "o", given = "g", none = "n", close = "c" }
+local KINDS = { own = "o", given = "g", none = "n", close = "c", members = "m" }
 local NAMES = { o = "own", g = "given", n = "none" }
 
 local Place = {}
@@ -42,7 +43,7 @@ function M.attach(app, options)
   local self = setmetatable({
     app = app, dict = dict, frame = prefix, head = prefix .. "head", floor = prefix .. "floor",
     lease = prefix .. "lease", slot = prefix .. "slot", member = prefix .. "member", seen = prefix .. "seen",
-    excepts = {}, lease_at = 0, slot_at = 0, pid = ngx.worker.pid(),
+    excepts = {}, told = {}, buried = {}, lease_at = 0, slot_at = 0, pid = ngx.worker.pid(),
   }, Place)
   local drawn = app._core:id(0):match "^(%x+)"
   for key, value in pairs { [prefix .. "epoch"] = drawn, [self.head] = 0, [self.floor] = 1 } do
@@ -85,20 +86,25 @@ function Place:lifetime()
   return seconds and 2 * seconds + 60 or 0
 end
 
---- What the core calls for each event that is published, and for a channel that is closed: the event's id, or true; or
---- nil and why.
-function Place:relay(name, kind, packed, except)
+-- Appends a record for all workers: its number; or nil and why.
+function Place:append(name, kind, packed)
   local record = ("%s%d %d %s%s"):format(KINDS[kind], ngx.now() * 1000, #name, name, packed or "")
   if #record > self.dict:capacity() / SHARE then return nil, "too large for the shared dict" end
   local number, why = self.dict:incr(self.head, 1)
   if not number then return nil, why end
   local ok
   ok, why = self:store(self.frame .. number, record, self:lifetime())
-  if not ok then
-    self:store(self.frame .. number, "x") -- nobody need wait for it
-    self:read()
-    return nil, why
-  end
+  if ok then return number end
+  self:store(self.frame .. number, "x") -- nobody need wait for it
+  self:read()
+  return nil, why
+end
+
+--- What the core calls for each event that is published, and for a channel that is closed: the event's id, or true; or
+--- nil and why.
+function Place:relay(name, kind, packed, except)
+  local number, why = self:append(name, kind, packed)
+  if not number then return nil, why end
   if except and self.at then self.excepts[number] = except end
   self:read()
   return kind == "own" and self.app._core:id(number) or true
@@ -111,6 +117,10 @@ local function apply(self, number, record)
   local kind, time, length, from = record:match "^(%l)(%d*) ?(%d*) ?()"
   if kind == "x" then return app._core:pass(number) end
   local name = record:sub(from, from + length - 1)
+  if kind == "m" then
+    app._members:touch(name)
+    return app._core:pass(number)
+  end
   local channel = kind == "c" and app._core:channel(name) or kind ~= "c" and app._hooks.channel("deliver", name)
   if kind ~= "c" then
     channel:_deliver(NAMES[kind], record:sub(from + length), self.excepts[number], number, ngx.now() * 1000 - time)
@@ -205,8 +215,8 @@ end
 -- --- Who is there, in all workers ---
 
 local function packed(set)
-  local parts = {}
-  for name in pairs(set) do parts[#parts + 1] = ("%d:%s"):format(#name, name) end
+  local parts = members.sorted(set)
+  for i, name in ipairs(parts) do parts[i] = ("%d:%s"):format(#name, name) end
   return table.concat(parts)
 end
 
@@ -235,12 +245,17 @@ function Place:tell_members(name)
   if not self.own_slot then return end
   local key = ("%s%d:%s"):format(self.member, self.own_slot, name)
   local set = self.app._members:collect(name, {})
-  if next(set) then
-    local ok, why = self:store(key, self.pid .. "\n" .. packed(set), SLOT_SECONDS)
+  local text = packed(set)
+  if text ~= "" then
+    local ok, why = self:store(key, self.pid .. "\n" .. text, SLOT_SECONDS)
     if not ok then ngx.log(ngx.ERR, "eventstream: the members of a channel do not fit into the shared dict: ", why) end
   else
     self.dict:delete(key)
   end
+  if text == (self.told[name] or "") then return end
+  self.told[name] = text ~= "" and text or nil
+  self:append(name, "members") -- for the other workers
+  self:read()
 end
 
 -- A worker that died without a word is there no more, whatever it left.
@@ -261,9 +276,23 @@ function Place:collect(name, set)
   return set
 end
 
+-- Whether a worker has died since the last time; its slot is there for longer than that.
+function Place:missed()
+  local missed = false
+  for i = 0, (self.dict:get(self.seen) or 0) - 1 do
+    local pid = self.dict:get(self.slot .. i)
+    if pid and pid ~= self.buried[i] and not is_alive(pid) then missed, self.buried[i] = true, pid end
+  end
+  return missed
+end
+
 function Place:refresh(now)
-  if now < self.slot_at or not self.own_slot then return end
+  if now < self.slot_at then return end
   self.slot_at = now + SLOT_EVERY
+  if self.app._watchers.members and self:missed() then
+    for _, channel in ipairs(self.app:channels()) do self.app._members:touch(channel.name) end
+  end
+  if not self.own_slot then return end
   self:store(self.slot .. self.own_slot, self.pid, SLOT_SECONDS)
   for name in pairs(self.app._members.channels) do self:tell_members(name) end
 end

@@ -3,7 +3,7 @@
 local core = require "eventstream.core"
 local place = require "eventstream.place"
 local scripts = require "eventstream.redis.scripts"
-local timer = require "eventstream.redis.timer"
+local timer = require "eventstream.timer"
 
 local PATIENCE = 5                       -- seconds for a reply
 local AGAIN_SECONDS = { 0.1, 0.5, 1, 2 } -- between two attempts to connect

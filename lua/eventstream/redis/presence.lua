@@ -1,7 +1,8 @@
 -- Who is subscribed, in all processes: how many, told each second; and their names, told when they change. What a
 -- process has told counts for as long as it is heard of.
 local core = require "eventstream.core"
-local timer = require "eventstream.redis.timer"
+local members = require "eventstream.members"
+local timer = require "eventstream.timer"
 
 local NODE_SECONDS = 15 -- a process that was not heard of for so long is dead
 
@@ -82,37 +83,75 @@ end
 
 -- --- Their names ---
 
+-- Whether that is new.
+local function put(others, process, text)
+  text = text ~= "" and text or nil
+  if others[process] == text then return false end
+  others[process] = text
+  return true
+end
+
 --- Another process' names of a channel, with a NUL between them.
 function Presence:take(name, process, text)
   if process == self.home.token then return end
   self.others[name] = self.others[name] or {}
-  self.others[name][process] = text ~= "" and text or nil
+  if put(self.others[name], process, text) then self.home.app._members:touch(name) end
 end
 
 function Presence:forget(name) self.others[name] = nil end
 
+-- Drops those of processes that are not among these.
+local function keep(self, name, living)
+  local any = false
+  for process in pairs(self.others[name]) do
+    if not living[process] then any, self.others[name][process] = true, nil end
+  end
+  if any then self.home.app._members:touch(name) end
+end
+
 --- All of them: each process, and its names.
 function Presence:take_all(name, list)
-  self:forget(name)
-  for i = 1, #list, 2 do self:take(name, list[i], list[i + 1]) end
+  local living = {}
+  self.others[name] = self.others[name] or {}
+  for i = 1, #list, 2 do
+    living[list[i]] = true
+    self:take(name, list[i], list[i + 1])
+  end
+  keep(self, name, living)
 end
 
 -- Of the processes that live only.
 function Presence:keep(list)
   local living = {}
   for _, process in ipairs(list) do living[process] = true end
-  for _, others in pairs(self.others) do
-    for process in pairs(others) do
-      if not living[process] then others[process] = nil end
-    end
-  end
+  for name in pairs(self.others) do keep(self, name, living) end
+end
+
+local function add(set, text)
+  for member in text:gmatch "[^%z]+" do set[member] = true end
 end
 
 --- Adds the names that the other processes have.
 function Presence:collect(name, set)
-  for _, text in pairs(self.others[name] or {}) do
-    for member in text:gmatch "[^%z]+" do set[member] = true end
+  for _, text in pairs(self.others[name] or {}) do add(set, text) end
+end
+
+--- What channel:members asks: Redis, which knows the names also where the channel is not read here.
+function Presence:names(channel, callback)
+  local home = self.home
+  if not home.link.ready then
+    timer.after(0, function() home:call_back(callback, nil, home:away()) end)
+    return
   end
+  home.link:script("commands", "names", { home:key("members", channel.name), home.nodes_key }, {},
+    function(reply, message)
+      if not reply then return home:call_back(callback, nil, message) end
+      local set = home.app._members:collect(channel.name, {})
+      for i = 1, #reply, 2 do
+        if reply[i] ~= home.token then add(set, reply[i + 1]) end
+      end
+      home:call_back(callback, members.sorted(set))
+    end)
 end
 
 --- The names of this process' streams have changed: told once for all that happens in a turn.

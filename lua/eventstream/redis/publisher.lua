@@ -1,9 +1,9 @@
 -- What a process publishes: it waits, is sent in order, and is forgotten when Redis has answered. While an answer is
 -- waited for, what is published meanwhile gathers: load makes it cheaper.
 local core = require "eventstream.core"
-local pace = require "eventstream.redis.pace"
 local place = require "eventstream.place"
-local timer = require "eventstream.redis.timer"
+local pace = require "eventstream.redis.pace"
+local timer = require "eventstream.timer"
 
 local BATCH, BATCH_BYTES = 500, 1048576 -- events that one script appends
 local NAMES = 100000                    -- channels whose last number is remembered

@@ -1,10 +1,10 @@
 -- What a process reads: the channels that it has subscribers for. A channel's history is read first; from then on the
 -- news tell which streams have got something, and these are read, into the same logs as ever.
 local core = require "eventstream.core"
+local place = require "eventstream.place"
 local entries = require "eventstream.redis.entries"
 local pace = require "eventstream.redis.pace"
-local place = require "eventstream.place"
-local timer = require "eventstream.redis.timer"
+local timer = require "eventstream.timer"
 
 local BLOCK_MS = 5000   -- of an XREAD
 local IDLE_SECONDS = 30 -- a channel without subscribers is read so much longer

@@ -19,20 +19,20 @@ if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. '
 terms = terms .. ARGV[2]
 local _, count = string.gsub(terms, ';', ';')
 for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', string.format('%.0f', start), 'terms',
-  terms)
-return { string.format('%.0f', start), terms, lost, now }
+local text = string.format('%.0f', start)
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', text, 'terms', terms)
+return { text, terms, lost, now }
 ]]
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
 -- step, which streams it appended to, each with "number entry" where that is one small event, so that it need not be
 -- read there, else with ""; their number is that of the step's last event. They say what the newest number before was,
 -- and in which term.
--- KEYS: state, channels, done, control, news. ARGV: the term's nonce, process, channels that are remembered, prefix, the first
--- event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how many,
--- each of them packed. Returns rows for the first so many of them: a number, and how many have that and those behind
--- it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error that nobody's
--- row is to blame for is the reply's.
+-- KEYS: state, channels, done, control, news. ARGV: the term's nonce, process, channels that are remembered, prefix, the
+-- first event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how
+-- many, each of them packed. Returns rows for the first so many of them: a number, and how many have that and those
+-- behind it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error that
+-- nobody's row is to blame for is the reply's.
 M.publish = [=[
 local nonce, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'nonce', 'sequence', 'floor'))
 if nonce ~= ARGV[1] then return redis.error_reply('TERM its data was lost') end
@@ -176,6 +176,17 @@ for i = 2, #ARGV do
 end
 return replies
 ]=]
+
+-- The members of a channel. KEYS: members, nodes. Returns each process that lives, and its names.
+M.names = [[
+local now, members = tonumber(redis.call('TIME')[1]), {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local alive = redis.call('ZSCORE', KEYS[2], all[i])
+  if alive and tonumber(alive) >= now then members[#members + 1], members[#members + 2] = all[i], all[i + 1] end
+end
+return members
+]]
 
 -- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
 -- KEYS: presence, nodes. ARGV: process. Returns the sum.
