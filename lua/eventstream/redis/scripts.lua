@@ -28,11 +28,11 @@ return { text, terms, lost, now }
 -- step, which streams it appended to, each with "number entry" where that is one small event, so that it need not be
 -- read there, else with ""; their number is that of the step's last event. They say what the newest number before was,
 -- and in which term.
--- KEYS: state, channels, done, control, news. ARGV: the term's nonce, process, channels that are remembered, prefix, the
--- first event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds, how
--- many, each of them packed. Returns rows for the first so many of them: a number, and how many have that and those
--- behind it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error that
--- nobody's row is to blame for is the reply's.
+-- KEYS: state, channels, done, control, news. ARGV: the term's nonce, process, channels that are remembered, prefix,
+-- the first event's count; and for each row of events of one channel and kind: channel, kind, history, milliseconds,
+-- how many, each of them packed. Returns rows for the first so many of them: a number, and how many have that and
+-- those behind it; or why they failed, and how many did. The rest was left alone, and is to be sent again. An error
+-- that nobody's row is to blame for is the reply's.
 M.publish = [=[
 local nonce, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'nonce', 'sequence', 'floor'))
 if nonce ~= ARGV[1] then return redis.error_reply('TERM its data was lost') end
