@@ -304,6 +304,11 @@ describe("eventstream.redis", function()
       server:kill()
       net.wait(function() return state[#state]:find "^disconnected" end)
       for i = 1, 3 do assert.is_true(app:channel("a"):publish(i)) end
+      local function backplane()
+        local stats = app:stats()
+        return { stats.backplane_connected, stats.backplane_waiting, stats.backplane_connects }
+      end
+      assert.same({ 0, 3, 1 }, backplane())
       local id, why = app:channel("a"):publish(4)
       assert.is_nil(id)
       assert.matches("^too much waits: redis is away: ", why)
@@ -312,6 +317,8 @@ describe("eventstream.redis", function()
       client.has("1", "2", "3")
       publish(app, "a", 5)
       client.has("1", "2", "3", "5")
+      assert.same({ 1, 0, 2 }, backplane())
+      assert.matches("\neventstream_backplane_connected 1\n", eventstream.metrics(app))
     end)
 
     it("comes back with all that it had, nothing is missed, and ids are good", function()

@@ -21,6 +21,10 @@ local METRICS = {
   { "slow_disconnects_total", "counter", "Streams that were cut because their clients did not read.", "slow" },
   { "skipped_total", "counter", "Times that a slow reader was moved on over events.", "skipped" },
   { "errors_total", "counter", "Errors of the script's.", "errors" },
+  -- where there is one that may be away
+  { "backplane_connected", "gauge", "Whether the backplane is there: 1, or 0.", "backplane_connected" },
+  { "backplane_waiting", "gauge", "Events that wait for the backplane.", "backplane_waiting" },
+  { "backplane_connects_total", "counter", "Times that it was connected to.", "backplane_connects" },
 }
 
 local REASONS = { "address", "closing", "full", "large", "late", "malformed" }
@@ -37,8 +41,10 @@ function M.text(app)
   local stats, lines = app:stats(), {}
   for _, metric in ipairs(METRICS) do
     local name, value = metric[1], stats[metric[4]]
-    add(lines, name, metric[2], metric[3])
-    lines[#lines + 1] = ("eventstream_%s " .. (value % 1 == 0 and "%d" or "%.6f")):format(name, value)
+    if value then
+      add(lines, name, metric[2], metric[3])
+      lines[#lines + 1] = ("eventstream_%s " .. (value % 1 == 0 and "%d" or "%.6f")):format(name, value)
+    end
   end
   add(lines, "rejected_total", "counter", "Clients that were not served, by the reason.")
   for _, reason in ipairs(REASONS) do

@@ -73,7 +73,7 @@ function Backplane:attach(app)
   local token = core.handover.draw()
   local home = setmetatable({
     app = app, options = self.options, prefix = self.prefix, token = token,
-    terms = {}, epoch = token, known = 0, -- the highest number that Redis has told
+    terms = {}, epoch = token, connects = 0, known = 0, -- the highest number that Redis has told
     bounds_of = {}, windows = setmetatable({}, { __mode = "k" }), state = "disconnected",
   }, Place)
   for _, name in ipairs { "state", "channels", "done", "control", "news", "nodes" } do
@@ -141,6 +141,13 @@ end
 
 -- --- The link comes and goes ---
 
+--- Adds to what app:stats() tells.
+function Place:stats(stats)
+  stats.backplane_connected = self.link.ready and 1 or 0
+  stats.backplane_waiting = self.publisher:count()
+  stats.backplane_connects = self.connects
+end
+
 --- Why nothing can be asked of Redis.
 function Place:away() return "redis is away" .. (self.told and ": " .. self.told or "") end
 
@@ -175,6 +182,7 @@ end
 function Place:greeted(number, terms, lost)
   local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
+  self.connects = self.connects + 1
   self:take_terms(terms)
   if self.over then return self.publisher:flush() end
   self.begun = true

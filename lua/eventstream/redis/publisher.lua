@@ -33,6 +33,9 @@ end
 
 local function count_of(events) return events == 1 and "1 event is" or events .. " events are" end
 
+--- How many wait, or are under way.
+function Publisher:count() return self.last - self.first + 1 end
+
 --- Whether nothing waits.
 function Publisher:empty() return self.first > self.last end
 
