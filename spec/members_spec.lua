@@ -92,6 +92,18 @@ end)
 describe("a stream that comes back within a callback", function()
   after_each(channels.finish)
 
+  it("has its name also where the channel was closed meanwhile", function()
+    local app, port = hub()
+    app:stream("/closed", function(stream)
+      stream:subscribe("room", { member = "old" })
+      app:channel("room"):close()
+      stream:subscribe("room", { member = "new" })
+    end)
+    join(port, "/closed")
+    channels.wait_stat(app, "subscribers", 1)
+    assert.same({ "new" }, app:channel("room"):members())
+  end)
+
   it("has the name that it gave last, or none", function()
     local app, port = hub()
     app:stream("/again", function(stream, request)
@@ -142,6 +154,21 @@ describe("app:on_members", function()
     join(port, "/?to=room&name=bob"):wait "data: ada bob\n"
     ada:wait "data: ada bob\n"
     for _, failure in ipairs { channels.errors(app, 2) } do assert.matches("on purpose", failure.message) end
+  end)
+
+  it("is called for a channel that the last one has left, though nobody keeps it", function()
+    local app, port = hub { channels = { room = { history = 0 } } }
+    local seen = {}
+    app:on_members(function(channel) seen[#seen + 1] = channel.name .. ":" .. table.concat(channel:members(), " ") end)
+    app:on_unsubscribe(function() collectgarbage() end)
+    local ada = join(port, "/?to=room&name=ada")
+    net.wait(function() return #seen == 1 end, "who came")
+    ada:close()
+    net.wait(function()
+      collectgarbage()
+      return #seen == 2
+    end, "who left")
+    assert.same({ "room:ada", "room:" }, seen)
   end)
 
   it("is not called for a channel that is closed, nor by an app that is", function()

@@ -129,6 +129,62 @@ describe("eventstream.redis, cut or refused,", function()
     end)
   end)
 
+  it("knows the names that the control stream has lost, though nothing was cut", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server)
+    local told = {}
+    two.app:on_members(function(channel) told[#told + 1] = table.concat(channel:members(), " ") end)
+    join(two.port, "a")
+    net.connect(two.port):get "/?to=a&member=Bob"
+    join(one.port, "a")
+    net.wait(function() return told[#told] == "Bob" end, "Bob")
+    way.milliseconds = 700
+    net.connect(one.port):get "/?to=a&member=Ada"
+    net.wait(function() return tonumber(server:ask("XLEN", "eventstream:control")) >= 2 end)
+    churn(one.app)
+    publish(one.app, "other", 1)
+    way.milliseconds = 0
+    net.wait(function() return told[#told] == "Ada Bob" end, function() return table.concat(told, "; ") end)
+    assert.equal("connected", two.state[#two.state])
+    assert.equal(1, #two.state)
+  end)
+
+  it("tells its names again when Redis has forgotten them, or did not take them", function()
+    local server = redis_server.start()
+    local one, two = two_apps(server)
+    net.connect(one.port):get "/?to=a&member=Ada"
+    net.connect(two.port):get "/?to=a&member=Bob"
+    local function both(names)
+      net.wait(function()
+        local here, there = one.app:channel("a"):members(), two.app:channel("a"):members()
+        return table.concat(here, " ") == names and table.concat(there, " ") == names
+      end, names, 25)
+    end
+    local function everywhere(names)
+      local list, asked
+      net.wait(function()
+        if not asked then
+          asked = true
+          one.app:channel("a"):members(function(found) list, asked = found or {}, false end)
+        end
+        return list and table.concat(list, " ") == names
+      end, names .. " in Redis", 25)
+    end
+    both "Ada Bob"
+    everywhere "Ada Bob"
+    server:ask "FLUSHALL"
+    net.wait(function() return server:ask("HLEN", "eventstream:members:a") == "2" end, "the names", 25)
+    both "Ada Bob"
+    server:ask("SCRIPT", "FLUSH")
+    everywhere "Ada Bob"
+    server:ask("CONFIG", "SET", "maxmemory", "1")
+    net.connect(one.port):get "/?to=a&member=Cyd"
+    net.wait(function() return one.app:channel("a"):members()[3] end)
+    net.wait(function() return (statistic(server, "errorstats", "errorstat_OOM:count=(%d+)") or 0) > 1 end, "OOM", 25)
+    server:ask("CONFIG", "SET", "maxmemory", "0")
+    both "Ada Bob Cyd"
+  end)
+
   it("comes back however much its channels keep, and asks for no history anew", function()
     local server = redis_server.start()
     local _, two, way = two_apps(server)

@@ -413,7 +413,7 @@ describe("eventstream.redis", function()
       assert.equal(id, b.last)
       join(port_two, "a", a.last).has()
       for _, state in ipairs { state_one, state_two } do
-        assert.equal("disconnected: its data was lost", state[#state - 1])
+        assert.equal("disconnected: another term has begun", state[#state - 1])
         assert.equal("connected", state[#state])
       end
     end)

@@ -114,16 +114,24 @@ local function tell_members(app, name)
   if app._place then app._place:tell_members(name) end
 end
 
+-- The channel that has that name now, if there is one.
+local function channel_of(app, name)
+  local open, channel = pcall(app._hooks.known, "channel", name)
+  return open and channel or nil
+end
+
 -- A subscription is over; the stream may have begun another one meanwhile.
 local function leave(app, channel, stream)
-  if not stream:_told(channel) and app._members:leave(channel.name, stream) then tell_members(app, channel.name) end
+  local now = channel_of(app, channel.name)
+  if now and stream:_told(now) then return end
+  if app._members:leave(channel, stream) then tell_members(app, channel.name) end
 end
 
 local function sweep(app)
   app._members:sweep(function(name)
-    local channel = app._hooks.known("channel", name)
+    local channel = channel_of(app, name)
     return channel and channel:streams() or {}
-  end)
+  end, function(name) tell_members(app, name) end)
 end
 
 -- What is not there costs nothing: the core asks for these by name. missed: one that ended before was not told of.
@@ -138,15 +146,15 @@ end
 local function join(app, channel, stream, member)
   if member then
     hook(app, "unsubscribed")
-    app._members:join(channel.name, stream, member)
-  elseif not app._members:leave(channel.name, stream) then -- nor has it a name of an earlier subscription
+    app._members:join(channel, stream, member)
+  elseif not app._members:leave(channel, stream) then -- nor has it a name of an earlier subscription
     return
   end
   tell_members(app, channel.name)
 end
 
 local function tell_watchers_of_members(app, name)
-  local channel = app._hooks.known("channel", name)
+  local channel = channel_of(app, name)
   if channel then call_watchers(app, "members", channel) end
 end
 
@@ -226,7 +234,6 @@ function App.new(options)
     channel = function(who, name) return channels.find(known, app._core, who, name) end,
     known = function(who, name) return channels.known(app._core, who, name) end,
     closed = function()
-      app._members:stop()
       local function over()
         apps[app] = nil
         driver.leave(app)
@@ -654,6 +661,7 @@ function App:close(options)
   options = check.call(check.options, "close", options, CLOSE)
   local grace = options.grace or 5
   self._core:close(grace, options.spread or 10)
+  self._members:stop()
   if self._place and self._place.closing then self._place:closing(grace) end
   driver.attach()
 end

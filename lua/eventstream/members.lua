@@ -11,15 +11,18 @@ function M.new(watched, tell)
 end
 
 --- There may be others now: told a moment later, once for all that happens meanwhile.
-function M:touch(name)
+---@param channel eventstream.Channel? that is to be there until then
+function M:touch(name, channel)
   if self.over or not self.watched() then return end
   self.timer = self.timer or timer.new(function()
     local changed = self.changed
     self.changed = {}
-    for each in pairs(changed) do self.tell(each) end
+    for each in pairs(changed) do
+      if not self.over then self.tell(each) end
+    end
   end)
   if not next(self.changed) then self.timer:wait(0) end
-  self.changed[name] = true
+  self.changed[name] = channel or self.changed[name] or true
 end
 
 --- The app is closed.
@@ -29,30 +32,34 @@ function M:stop()
 end
 
 --- A stream's name in a channel.
-function M:join(name, stream, member)
-  local channel = self.channels[name] or {}
-  self.channels[name] = channel
-  channel[stream] = member
-  self:touch(name)
+function M:join(channel, stream, member)
+  local name = channel.name
+  local streams = self.channels[name] or {}
+  self.channels[name] = streams
+  streams[stream] = member
+  self:touch(name, channel)
 end
 
 --- Whether it had one.
-function M:leave(name, stream)
-  local channel = self.channels[name]
-  if not channel or not channel[stream] then return false end
-  channel[stream] = nil
-  if not next(channel) then self.channels[name] = nil end
-  self:touch(name)
+function M:leave(channel, stream)
+  local name = channel.name
+  local streams = self.channels[name]
+  if not streams or not streams[stream] then return false end
+  streams[stream] = nil
+  if not next(streams) then self.channels[name] = nil end
+  self:touch(name, channel)
   return true
 end
 
---- Forgets those who are not there any more. streams_of(name): a list of the streams that are.
-function M:sweep(streams_of)
-  for name, channel in pairs(self.channels) do
+--- Forgets those who are not there any more. streams_of(name): a list of the streams that are. Calls told(name) for
+--- each channel that has any.
+function M:sweep(streams_of, told)
+  for name, streams in pairs(self.channels) do
     local there = {}
-    for _, stream in ipairs(streams_of(name)) do there[stream] = channel[stream] end
+    for _, stream in ipairs(streams_of(name)) do there[stream] = streams[stream] end
     self.channels[name] = next(there) and there or nil
     self:touch(name)
+    told(name)
   end
 end
 

@@ -118,12 +118,15 @@ function Place:call_back(fn, ...)
   if not ok then self.app._hooks.report(failure[1], failure[2]) end
 end
 
+function Place:where()
+  return self.options.path or ("%s:%d"):format(self.options.host or "127.0.0.1", self.options.port or 6379)
+end
+
 function Place:tell(state, message)
   if self.state == state and self.told == message then return end
   self.state, self.told = state, message
   if self.options.on_state then return self:call_back(self.options.on_state, state, message) end
-  local where = self.options.path or ("%s:%d"):format(self.options.host or "127.0.0.1", self.options.port or 6379)
-  place.tell(("redis at %s: %s"):format(where, message and message .. "; it is tried again" or "connected"))
+  place.tell(("redis at %s: %s"):format(self:where(), message and message .. "; it is tried again" or "connected"))
 end
 
 function Place:tick()
@@ -191,9 +194,12 @@ function Place:greeted(number, terms, lost)
     self.reader:lapse()
   else
     self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
-    self.reader.lost = number
+    self.reader.lost, self.reader.control = number, number
   end
-  if lost and begun then self:tell_loss() end
+  if lost and begun then
+    place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
+    self:tell_loss()
+  end
   self:tell "connected"
   self.presence:reset()
   self.presence:tell()
@@ -213,7 +219,9 @@ function Place:refused(kind, name, message)
     self.loss_due = true
   elseif kind == "close" then
     place.tell(("redis: %s was not closed: %s"):format(name, message))
-  end -- members are told again when they change
+  else
+    self.presence:refused(name)
+  end
 end
 
 -- --- What an app asks of it ---
@@ -307,8 +315,10 @@ function Place:closing(grace)
   timer.cancel(self.hurry)
   local function look()
     self.hurries = true
-    local stuck = self.publisher:waits_since() < core.now() - STUCK
-    if stuck or not self.link.ready then self.publisher:let_go "closed" end
+    if self.link.ready and self.link:waits(math.min(STUCK, grace * HURRY / 2)) then
+      self.link:drop "it does not answer"
+    end
+    if not self.link.ready then self.publisher:let_go "closed" end
     self.hurry = timer.after(math.max(grace * (1 - HURRY) / 4, 0.001), look)
   end
   self.hurry = timer.after(grace * HURRY, look)

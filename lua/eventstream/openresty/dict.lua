@@ -43,7 +43,7 @@ function M.attach(app, options)
   local self = setmetatable({
     app = app, dict = dict, frame = prefix, head = prefix .. "head", floor = prefix .. "floor",
     lease = prefix .. "lease", slot = prefix .. "slot", member = prefix .. "member", seen = prefix .. "seen",
-    excepts = {}, told = {}, buried = {}, lease_at = 0, slot_at = 0, pid = ngx.worker.pid(),
+    excepts = {}, told = {}, marks = {}, met = {}, buried = {}, lease_at = 0, slot_at = 0, pid = ngx.worker.pid(),
   }, Place)
   local drawn = app._core:id(0):match "^(%x+)"
   for key, value in pairs { [prefix .. "epoch"] = drawn, [self.head] = 0, [self.floor] = 1 } do
@@ -246,16 +246,25 @@ function Place:tell_members(name)
   local key = ("%s%d:%s"):format(self.member, self.own_slot, name)
   local set = self.app._members:collect(name, {})
   local text = packed(set)
+  local ok = true
   if text ~= "" then
-    local ok, why = self:store(key, self.pid .. "\n" .. text, SLOT_SECONDS)
+    local why
+    ok, why = self:store(key, self.pid .. "\n" .. text, SLOT_SECONDS)
     if not ok then ngx.log(ngx.ERR, "eventstream: the members of a channel do not fit into the shared dict: ", why) end
   else
     self.dict:delete(key)
   end
-  if text == (self.told[name] or "") then return end
-  self.told[name] = text ~= "" and text or nil
-  self:append(name, "members") -- for the other workers
-  self:read()
+  if text == self.told[name] or text == "" and self.told[name] == nil then return end
+  self.told[name] = text ~= "" and (ok and text or false) or nil -- false: once more
+  if self.app._watchers.members then self.marks[name] = true end
+end
+
+-- Tells the other workers whose members have changed since the last round.
+function Place:mark()
+  for name in pairs(self.marks) do
+    if not self:append(name, "members") then return end -- in the next round
+    self.marks[name] = nil
+  end
 end
 
 -- A worker that died without a word is there no more, whatever it left.
@@ -265,14 +274,19 @@ end
 
 --- Adds the names of the other workers' members.
 function Place:collect(name, set)
+  local met
   for i = 0, (self.dict:get(self.seen) or 0) - 1 do
     local text = i ~= self.own_slot and self.dict:get(("%s%d:%s"):format(self.member, i, name))
     if text then
       local pid, from = text:match "^(%d+)\n()"
       pid = tonumber(pid)
-      if self.dict:get(self.slot .. i) == pid and is_alive(pid) then unpack_into(text, from, set) end
+      if self.dict:get(self.slot .. i) == pid and is_alive(pid) then
+        met = true
+        unpack_into(text, from, set)
+      end
     end
   end
+  self.met[name] = met
   return set
 end
 
@@ -290,7 +304,7 @@ function Place:refresh(now)
   if now < self.slot_at then return end
   self.slot_at = now + SLOT_EVERY
   if self.app._watchers.members and self:missed() then
-    for _, channel in ipairs(self.app:channels()) do self.app._members:touch(channel.name) end
+    for name in pairs(self.met) do self.app._members:touch(name) end
   end
   if not self.own_slot then return end
   self:store(self.slot .. self.own_slot, self.pid, SLOT_SECONDS)
@@ -303,6 +317,7 @@ end
 function Place:round()
   if not self.at then return REST_SECONDS end
   local now = ngx.now()
+  self:mark()
   local more = self:read()
   self:renew(now)
   self:refresh(now)
@@ -314,6 +329,10 @@ end
 function Place:leave()
   self.lease_at = 0
   self:renew(ngx.now())
+  self:mark()
+  if self.own_slot and self.dict:get(self.slot .. self.own_slot) == self.pid then
+    self.dict:delete(self.slot .. self.own_slot)
+  end
 end
 
 return M

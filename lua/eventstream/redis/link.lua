@@ -111,6 +111,14 @@ function Link:end_reader()
   if reader then reader:close "closed" end
 end
 
+--- Whether a reply is waited for for longer than so many seconds.
+function Link:waits(seconds)
+  for asked in pairs(self.calls) do
+    if core.now() > asked.due - PATIENCE + seconds then return true end
+  end
+  return false
+end
+
 --- Looks whether each reply has come in time, and whether a connection that nobody uses is still there.
 function Link:check()
   for asked in pairs(self.calls) do

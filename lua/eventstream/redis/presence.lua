@@ -14,7 +14,8 @@ Presence.__index = Presence
 --- Of a place: its app, link, token, keys, publisher and reader.
 function M.new(home)
   local self = setmetatable({ home = home, others = {}, told = {}, heard_at = -math.huge,
-    changed = {}, named = {} }, Presence) -- names of channels: whose members are to be told, and were
+    -- names of channels: whose members are to be told, were, and were not taken
+    changed = {}, named = {}, again = {} }, Presence)
   self.timer = timer.new(function() self:tell_changed() end)
   return self
 end
@@ -48,10 +49,12 @@ function Presence:tell()
   if not home.link.ready then return end
   if core.now() - self.heard_at > NODE_SECONDS / 3 then
     self.heard_at = core.now()
-    home.link:script("commands", "alive", { home.nodes_key }, { home.token, NODE_SECONDS }, function(list)
-      if list then self:keep(list) end
+    home.link:script("commands", "alive", { home.nodes_key }, { home.token, NODE_SECONDS }, function(reply, message)
+      self:heard(reply, message)
     end)
   end
+  for name in pairs(self.again) do self:tell_members(name) end
+  self.again = {}
   for name, read in pairs(home.reader.reading) do
     local count = read.channel.subscribers
     if count ~= (self.told[name] or 0) then self:tell_count(name, count) end
@@ -60,6 +63,23 @@ function Presence:tell()
     if not home.reader:reads(name) then self:tell_count(name, 0) end
   end
 end
+
+-- What the script `alive` has said.
+function Presence:heard(reply, message)
+  if not reply then return self:failed(message) end
+  local known = self.known
+  self.known = true
+  if reply[1] == 1 and known then return self:reset() end -- Redis has forgotten us, and perhaps all others
+  self:keep(reply[2])
+end
+
+-- A script that was refused, as Redis is not what it was.
+function Presence:failed(message)
+  if message ~= "closed" and self.home.link.tells_anew(message) then self.home.link:drop(message) end
+end
+
+--- A channel's names were not taken.
+function Presence:refused(name) self.again[name] = true end
 
 --- Nobody is subscribed here any more.
 function Presence:leave()
@@ -78,6 +98,7 @@ function Presence:total(channel, callback)
   home.link:script("commands", "total", { home:key("presence", channel.name), home.nodes_key }, { home.token },
     function(reply, message)
       home:call_back(callback, reply and math.floor(reply) + channel.subscribers or nil, message)
+      if not reply then self:failed(message) end
     end)
 end
 
@@ -145,7 +166,10 @@ function Presence:names(channel, callback)
   end
   home.link:script("commands", "names", { home:key("members", channel.name), home.nodes_key }, {},
     function(reply, message)
-      if not reply then return home:call_back(callback, nil, message) end
+      if not reply then
+        home:call_back(callback, nil, message)
+        return self:failed(message)
+      end
       local set = home.app._members:collect(channel.name, {})
       for i = 1, #reply, 2 do
         if reply[i] ~= home.token then add(set, reply[i + 1]) end

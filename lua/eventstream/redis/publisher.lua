@@ -186,9 +186,6 @@ function Publisher:reset()
   self.sent = self.first - 1
 end
 
---- Since when an answer is waited for.
-function Publisher:waits_since() return self.sending and self.sent_at or math.huge end
-
 --- Who waits for an answer is told why there is none; the events wait on.
 function Publisher:let_go(why)
   local told = {}

@@ -29,6 +29,7 @@ function M.new(home)
     waiters = {},    -- by function: the names that are to be read before it is called, and up to where Redis is now
     refused = {},    -- by name: why a channel cannot be read, of the last round that tried
     lost = 0,        -- up to which number all was lost, as was told
+    control = 0,     -- the number of the control stream's last entry
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
   self.keys[home.control_key] = ""
@@ -73,6 +74,10 @@ function Reader:take(flat, to)
     if number > to then return end -- the rest comes again
     local name = flat[at + entries.CHANNEL] or self.keys[flat[at + entries.KEY]]
     local read = self.reading[name]
+    if flat[at + entries.KEY] == home.control_key then
+      if before > self.control then self.lapsed = true end -- those between are gone
+      self.control = number
+    end
     if IS_EVENT[kind] then
       if read then
         if kind ~= "none" then
@@ -296,8 +301,8 @@ function Reader:read_news(round, block)
     for _, step in ipairs(news) do
       local fields = step[2]
       local before, nonce = fields[2]:match "^(%d+) (%x+)$"
-      if before and not home.terms[nonce] and not round.all then -- begun while the link stood: all data was dropped
-        return home.link:drop "its data was lost"
+      if before and not home.terms[nonce] and not round.all then -- begun while the link stood
+        return home.link:drop "another term has begun"
       end
       missed = missed or tonumber(before) ~= to
       to = tonumber((step[1]:match "^%d+"))

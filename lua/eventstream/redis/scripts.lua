@@ -35,7 +35,7 @@ return { text, terms, lost, now }
 -- that nobody's row is to blame for is the reply's.
 M.publish = [=[
 local nonce, sequence, floor = unpack(redis.call('HMGET', KEYS[1], 'nonce', 'sequence', 'floor'))
-if nonce ~= ARGV[1] then return redis.error_reply('TERM its data was lost') end
+if nonce ~= ARGV[1] then return redis.error_reply('TERM another term has begun') end
 local process, most, prefix, count = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local done_count, done_number = string.match(redis.call('GET', KEYS[3]) or '0 0', '^(%d+) (%d+)$')
 done_count, done_number = tonumber(done_count), tonumber(done_number)
@@ -48,6 +48,7 @@ local function text(number) return string.format('%.0f', number) end
 local before = text(tonumber(sequence))
 sequence, floor = tonumber(sequence), floor or '0'
 local lasts, lives, news = {}, {}, {} -- numbers by channel; milliseconds by key; what the news have of a key
+local control -- the number of the control stream's last entry
 
 -- The number of a channel's last event.
 local function last_of(channel, key)
@@ -79,8 +80,10 @@ local function append(channel, kind, packed, history, milliseconds)
       if not at then redis.call('HSET', KEYS[1], 'loss', packed .. ' ' .. number) end
       packed = at or number
     end
-    redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. '0 ' .. packed, 'c', channel)
-    news[KEYS[4]] = ''
+    control = control or redis.call('HGET', KEYS[1], 'control') or '0'
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. control .. ' ' .. packed, 'c',
+      channel)
+    news[KEYS[4]], control = '', number
     if kind == 'close' then -- what was before it is read up to here, and is no history any more
       key = prefix .. ':channel:' .. channel
       redis.call('XADD', key, 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. last_of(channel, key) .. ' ')
@@ -121,6 +124,7 @@ end
 if sequence < first then return replies end
 local last = text(sequence)
 redis.call('HSET', KEYS[1], 'sequence', last)
+if control then redis.call('HSET', KEYS[1], 'control', control) end
 redis.call('SET', KEYS[3], text(count - 1) .. ' ' .. last, 'PX', DAY_MS)
 for key, milliseconds in pairs(lives) do
   if milliseconds > 0 then redis.call('PEXPIRE', key, milliseconds) else redis.call('PERSIST', key) end
@@ -183,7 +187,11 @@ local now, members = tonumber(redis.call('TIME')[1]), {}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local alive = redis.call('ZSCORE', KEYS[2], all[i])
-  if alive and tonumber(alive) >= now then members[#members + 1], members[#members + 2] = all[i], all[i + 1] end
+  if alive and tonumber(alive) >= now then
+    members[#members + 1], members[#members + 2] = all[i], all[i + 1]
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
 end
 return members
 ]]
@@ -204,12 +212,13 @@ end
 return sum
 ]]
 
--- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds. Returns those that live.
+-- Tells that a process lives, for so many seconds. KEYS: nodes. ARGV: process, seconds. Returns whether it was not
+-- known before (1, or 0), and those that live.
 M.alive = [[
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
+local new = redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return { new, redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf') }
 ]]
 
 return M
