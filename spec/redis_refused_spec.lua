@@ -165,7 +165,7 @@ describe("eventstream.redis, cut or refused,", function()
       net.wait(function()
         if not asked then
           asked = true
-          one.app:channel("a"):members(function(found) list, asked = found or {}, false end)
+          one.app:channel("a"):members(function(names_now) list, asked = names_now or {}, false end)
         end
         return list and table.concat(list, " ") == names
       end, names .. " in Redis", 25)
