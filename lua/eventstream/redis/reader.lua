@@ -233,6 +233,12 @@ function Reader:read()
   end)
 end
 
+-- Where Redis is now. In another term that is not where this process can go: its own ends before that.
+local function see_head(self, round, number, nonce)
+  if nonce ~= self.home.epoch then error("another term has begun", 0) end
+  round.head = math.max(round.head or 0, tonumber(number))
+end
+
 -- What has become of the channels that are read: of some at a time, and where Redis is.
 function Reader:look_at(round, names, first, done)
   local home, last = self.home, math.min(first + KEYS - 1, #names)
@@ -240,9 +246,9 @@ function Reader:look_at(round, names, first, done)
     home.prefix }
   for i = first, last do arguments[#arguments + 1] = names[i] end
   ask(self, round, arguments, function(reply)
-    round.head = math.max(round.head or 0, tonumber(reply[1]))
+    see_head(self, round, reply[1], reply[2])
     for i = first, last do
-      local read, at = self.reading[names[i]], 2 + (i - first) * 3
+      local read, at = self.reading[names[i]], 3 + (i - first) * 3
       local newest = tonumber(reply[at])
       if read and reply[at + 1] == 0 and newest > read.last then -- gone altogether, without an entry that tells of it
         read.last = newest
@@ -271,7 +277,7 @@ function Reader:read_histories(round, names, done)
     local key = home:key("channel", name)
     ask(self, round, { "EVALSHA", home.link.shas.history, 5, home.state_key, home.channels_key, key,
       home:key("members", name), home.nodes_key, name }, function(reply)
-        round.head = math.max(round.head or 0, tonumber(reply[1]))
+        see_head(self, round, reply[1], reply[6])
         local fine, why = pcall(self.prime, self, name, tonumber(reply[2]), entries.flat { { key, reply[3] } },
           tonumber(reply[4]), reply[5])
         answered(name, not fine and tostring(why) or nil)

@@ -142,9 +142,9 @@ return { first, sequence - first + 1, replies[1], replies[2] }
 ]=]
 
 -- All that is kept of a channel. KEYS: state, channels, stream, members, nodes. ARGV: channel. Returns: the number, the
--- channel's last number, its entries, the time in milliseconds, and the members of each process.
+-- channel's last number, its entries, the time in milliseconds, the members of each process, and the term's nonce.
 M.history = [[
-local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce')
 local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
 local time = redis.call('TIME')
 local members, all = {}, redis.call('HGETALL', KEYS[4])
@@ -157,16 +157,16 @@ for i = 1, #all, 2 do
   end
 end
 return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
-  string.format('%.0f', time[1] * 1000 + time[2] / 1000), members }
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000), members, state[3] or '' }
 ]]
 
 -- What has become of channels that a process has read, when it has not for a while. KEYS: state, channels, nodes.
--- ARGV: prefix, channels. Returns: the number; and for each channel its last number, whether it has any entry, and the
--- members of each process.
+-- ARGV: prefix, channels. Returns: the number, and the term's nonce; and for each channel its last number, whether it
+-- has any entry, and the members of each process.
 M.lapsed = [=[
-local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor')
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce')
 local now = tonumber(redis.call('TIME')[1])
-local replies = { state[1] or '0' }
+local replies = { state[1] or '0', state[3] or '' }
 for i = 2, #ARGV do
   local last = redis.call('ZSCORE', KEYS[2], ARGV[i]) or state[2] or '0'
   local members, all = {}, redis.call('HGETALL', ARGV[1] .. ':members:' .. ARGV[i])
