@@ -88,7 +88,7 @@ local SUBSCRIBE = {
 local function channels_of(find, who, what)
   local list, many = {}, type(what) == "table"
   if many and next(what) == nil then error(who .. ": the list of channels is empty", 0) end
-  for key in pairs(many and what or {}) do
+  for key in next, many and what or list do
     if type(key) ~= "number" or key < 1 or key > #what or key % 1 ~= 0 then
       error(('%s: channels must be a list, as { "news", "weather" }, not a table with the key %s%s'):format(who,
         check.show(key), #what > 0 and "; options come behind it" or ""), 0)

@@ -141,60 +141,49 @@ redis.call('PEXPIRE', KEYS[5], DAY_MS)
 return { first, sequence - first + 1, replies[1], replies[2] }
 ]=]
 
+-- members_of(key, nodes, time): each process that lives, and its names; what dead ones left is dropped.
+local MEMBERS = [[
+local function members_of(key, nodes, time)
+  local members, all = {}, redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local alive = redis.call('ZSCORE', nodes, all[i])
+    if alive and tonumber(alive) >= tonumber(time[1]) then
+      members[#members + 1], members[#members + 2] = all[i], all[i + 1]
+    else
+      redis.call('HDEL', key, all[i])
+    end
+  end
+  return members
+end
+]]
+
 -- All that is kept of a channel. KEYS: state, channels, stream, members, nodes. ARGV: channel. Returns: the number, the
 -- channel's last number, its entries, the time in milliseconds, the members of each process, and the term's nonce.
-M.history = [[
+M.history = MEMBERS .. [[
 local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce')
 local last = redis.call('ZSCORE', KEYS[2], ARGV[1]) or state[2] or '0'
 local time = redis.call('TIME')
-local members, all = {}, redis.call('HGETALL', KEYS[4])
-for i = 1, #all, 2 do
-  local alive = redis.call('ZSCORE', KEYS[5], all[i])
-  if alive and tonumber(alive) >= tonumber(time[1]) then
-    members[#members + 1], members[#members + 2] = all[i], all[i + 1]
-  else
-    redis.call('HDEL', KEYS[4], all[i])
-  end
-end
 return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRANGE', KEYS[3], '-', '+'),
-  string.format('%.0f', time[1] * 1000 + time[2] / 1000), members, state[3] or '' }
+  string.format('%.0f', time[1] * 1000 + time[2] / 1000), members_of(KEYS[4], KEYS[5], time), state[3] or '' }
 ]]
 
 -- What has become of channels that a process has read, when it has not for a while. KEYS: state, channels, nodes.
 -- ARGV: prefix, channels. Returns: the number, and the term's nonce; and for each channel its last number, whether it
 -- has any entry, and the members of each process.
-M.lapsed = [=[
+M.lapsed = MEMBERS .. [=[
 local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce')
-local now = tonumber(redis.call('TIME')[1])
-local replies = { state[1] or '0', state[3] or '' }
+local time, replies = redis.call('TIME'), { state[1] or '0', state[3] or '' }
 for i = 2, #ARGV do
   local last = redis.call('ZSCORE', KEYS[2], ARGV[i]) or state[2] or '0'
-  local members, all = {}, redis.call('HGETALL', ARGV[1] .. ':members:' .. ARGV[i])
-  for k = 1, #all, 2 do
-    local alive = redis.call('ZSCORE', KEYS[3], all[k])
-    if alive and tonumber(alive) >= now then members[#members + 1], members[#members + 2] = all[k], all[k + 1] end
-  end
   replies[#replies + 1] = string.format('%.0f', tonumber(last))
   replies[#replies + 1] = redis.call('EXISTS', ARGV[1] .. ':channel:' .. ARGV[i])
-  replies[#replies + 1] = members
+  replies[#replies + 1] = members_of(ARGV[1] .. ':members:' .. ARGV[i], KEYS[3], time)
 end
 return replies
 ]=]
 
 -- The members of a channel. KEYS: members, nodes. Returns each process that lives, and its names.
-M.names = [[
-local now, members = tonumber(redis.call('TIME')[1]), {}
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local alive = redis.call('ZSCORE', KEYS[2], all[i])
-  if alive and tonumber(alive) >= now then
-    members[#members + 1], members[#members + 2] = all[i], all[i + 1]
-  else
-    redis.call('HDEL', KEYS[1], all[i])
-  end
-end
-return members
-]]
+M.names = MEMBERS .. "return members_of(KEYS[1], KEYS[2], redis.call('TIME'))"
 
 -- How many subscribers a channel has in the other processes that live; what dead ones left is dropped.
 -- KEYS: presence, nodes. ARGV: process. Returns the sum.
