@@ -444,4 +444,35 @@ describe("the error of", function()
       { "eventstream.await()", "await: function expected, got no value" },
     }
   end)
+
+  describe("on the standard error", function()
+    after_each(process.kill_all)
+
+    -- Each read of such a socket gives what one write wrote.
+    it("is one write, as all that a process tells: several may share a terminal or a file", function()
+      local pair = assert(uv.socketpair("dgram", nil, { nonblock = true }, {}))
+      local reader, writes = uv.new_pipe(false), {}
+      assert(reader:open(pair[1]))
+      reader:read_start(function(_, chunk) writes[#writes + 1] = chunk end)
+      local child = process.spawn("sh", { "-c", 'exec "$0" bin/eventstream /dev/stdin 2>&3 <<END\n' .. [[
+        local eventstream = require "eventstream"
+        local app = eventstream.new()
+        app:get("/fails", function() error "on purpose" end)
+        app:on_answer(eventstream.access_log(io.stderr))
+        app:on_answer(function() app:close() end)
+        return app:serve { port = 0 }
+]] .. "END", process.interpreter() }, {}, { pair[2] })
+      net.wait(function() return writes[1] end)
+      local url = writes[1]:match "^eventstream: listening on (%S+)/\n$"
+      assert.truthy(url, writes[1])
+      process.spawn("curl", { "-sS", "--noproxy", "*", url .. "/fails" }):wait_exit()
+      assert.equal(0, child:wait_exit(), table.concat(writes))
+      net.wait(function() return writes[3] end)
+      reader:close()
+      uv.fs_close(pair[2])
+      assert.matches("^eventstream: [^\n]*on purpose\n$", writes[2])
+      assert.matches('^127%.0%.0%.1 [^\n]* "GET /fails HTTP/1%.1" 500 [^\n]*\n$', writes[3])
+      assert.equal(nil, writes[4])
+    end)
+  end)
 end)

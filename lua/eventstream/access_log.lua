@@ -39,7 +39,7 @@ function M.new(file)
   if io.type(file) ~= "file" then
     error(("access_log: file must be an open file or a function, not %s"):format(check.show(file)), 0)
   end
-  return function(answer) file:write(M.line(answer), "\n") end
+  return function(answer) file:write(M.line(answer) .. "\n") end -- one write, if the file is not buffered
 end
 
 return M

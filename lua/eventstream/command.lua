@@ -1,4 +1,6 @@
 -- The command: runs a script that defines an app, or reads a stream from anywhere.
+local place = require "eventstream.place"
+
 local M = {}
 
 local HELP = [[
@@ -70,7 +72,7 @@ end
 
 --- Says something to who called the command.
 function M.say(text, ...)
-  io.stderr:write("eventstream: ", select("#", ...) > 0 and text:format(...) or text, "\n")
+  place.tell(select("#", ...) > 0 and text:format(...) or text)
 end
 
 local function port_of(text)

@@ -9,11 +9,12 @@ M.nginx = type(ngx) == "table" and type(ngx.config) == "table" and ngx.config.su
 --- Whether the command runs the script: app:serve only returns the app then, and errors are told in one line.
 M.command = false
 
---- Tells the operator: on the standard error, or in nginx's error log.
+--- Tells the operator: on the standard error, or in nginx's error log. One write, so that lines of several processes
+-- that share it stay whole.
 ---@param text string
 function M.tell(text)
   if M.nginx then return ngx.log(ngx.ERR, "eventstream: ", text) end
-  io.stderr:write("eventstream: ", text, "\n")
+  io.stderr:write("eventstream: " .. text .. "\n")
 end
 
 return M
