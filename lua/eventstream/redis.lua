@@ -168,7 +168,7 @@ function Place:hello(run)
       if message == "closed" then return end
       if not reply then return self.link:drop(message) end
       self.skew = tonumber(reply[4]) - os.time() * 1000
-      self:greeted(tonumber(reply[1]), reply[2], reply[3] == 1)
+      self:greeted(tonumber(reply[1]), reply[2], reply[3] == 1, tonumber(reply[5]))
     end)
 end
 
@@ -182,29 +182,34 @@ function Place:take_terms(text)
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
-function Place:greeted(number, terms, lost)
+function Place:greeted(number, terms, told, start)
   local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
   self.connects = self.connects + 1
   self:take_terms(terms)
   if self.over then return self.publisher:flush() end
   self.begun = true
-  if begun then -- whoever began the term may have known less than this process
-    lost = lost or not self.terms[old] or known > self.terms[old]
+  if begun then
+    if old ~= self.epoch then self:enter(self.terms[old], known, told, start) end
     self.reader:lapse()
   else
     self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
     self.reader.lost, self.reader.control = number, number
-  end
-  if lost and begun then
-    place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
-    self:tell_loss()
   end
   self:tell "connected"
   self.presence:reset()
   self.presence:tell()
   self.publisher:flush()
   self.reader:read()
+end
+
+-- Goes into another term than before, whose numbers ended there; told: whether it is known that some are gone.
+function Place:enter(stop, known, told, start)
+  local lost = told or not stop or known > stop -- whoever began the term may have known less than this process
+  self.reader:enter(stop, lost and start)
+  if not lost then return end
+  place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
+  if not told then self:tell_loss() end
 end
 
 -- Tells every process that numbers were lost, which this one knows.

@@ -4,7 +4,8 @@ local core = require "eventstream.core"
 local members = require "eventstream.members"
 local timer = require "eventstream.timer"
 
-local NODE_SECONDS = 15 -- a process that was not heard of for so long is dead
+local NODE_SECONDS = 15  -- a process that was not heard of for so long is dead
+local KEY_SECONDS = 3600 -- what is told of a channel is kept for so long, so that what dead ones told goes by itself
 
 local M = {}
 
@@ -14,6 +15,7 @@ Presence.__index = Presence
 --- Of a place: its app, link, token, keys, publisher and reader.
 function M.new(home)
   local self = setmetatable({ home = home, others = {}, told = {}, heard_at = -math.huge,
+    renewed = { presence = {}, members = {} }, -- by name: when their keys were told to live on
     -- names of channels: whose members are to be told, were, and were not taken
     changed = {}, named = {}, again = {} }, Presence)
   self.timer = timer.new(function() self:tell_changed() end)
@@ -32,9 +34,24 @@ function Presence:tell_count(name, count)
   self.told[name] = count > 0 and count or nil
 end
 
+-- Keys of what this process has told live on.
+function Presence:renew(what, told)
+  local renewed, home = self.renewed[what], self.home
+  local due = core.now() - KEY_SECONDS / 3
+  for name in pairs(told) do
+    if (renewed[name] or -math.huge) < due then
+      renewed[name] = core.now() - KEY_SECONDS / 6 * math.random() -- not all at once the next time
+      home.link:call("commands", { "EXPIRE", home:key(what, name), KEY_SECONDS }, nothing)
+    end
+  end
+  for name in pairs(renewed) do
+    if not told[name] then renewed[name] = nil end
+  end
+end
+
 --- Redis may have forgotten what was told, and has not heard what happened meanwhile.
 function Presence:reset()
-  self.told, self.heard_at = {}, -math.huge
+  self.told, self.heard_at, self.renewed = {}, -math.huge, { presence = {}, members = {} }
   for name in pairs(self.named) do self.changed[name] = true end
   for name in pairs(self.home.app._members.channels) do self.changed[name] = true end
   self:tell_changed()
@@ -62,6 +79,8 @@ function Presence:tell()
   for name in pairs(self.told) do
     if not home.reader:reads(name) then self:tell_count(name, 0) end
   end
+  self:renew("presence", self.told)
+  self:renew("members", self.named)
 end
 
 -- What the script `alive` has said.

@@ -28,7 +28,7 @@ function M.new(home)
     wanted = {},     -- names that are to be read, though nobody waits for them
     waiters = {},    -- by function: the names that are to be read before it is called, and up to where Redis is now
     refused = {},    -- by name: why a channel cannot be read, of the last round that tried
-    lost = 0,        -- up to which number all was lost, as was told
+    lost = 0,        -- up to which number losses were told; math.huge: that of this term
     control = 0,     -- the number of the control stream's last entry
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
@@ -183,6 +183,15 @@ function Reader:reset()
   if not round then return end
   for fn, names in pairs(round.waiters) do self.waiters[fn] = names end
   self.lapsed = true
+end
+
+--- Another term has begun. The last one's numbers end where it says, if they do; where some of them are gone, this one
+--- says where it begins: subscribers are told before they get anything of it.
+function Reader:enter(stop, start)
+  if self.lost == math.huge then self.lost = stop or self.lost end
+  if not start then return end
+  self.lost = math.huge
+  self.home.app._core:lose(start)
 end
 
 --- What was read of the channels may have holes: Redis is another one than before.

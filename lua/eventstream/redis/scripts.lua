@@ -4,24 +4,26 @@ local M = {}
 -- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
 -- that they are above all that were, also where nobody knows these any more.
 -- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
--- numbers that the caller knows are gone; Redis' time in milliseconds.
+-- it is known that numbers of the terms before are gone; Redis' time in milliseconds; where the term begins.
 M.hello = [[
-local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce')
+local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce', 'start', 'loss')
 local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
 if state[1] == ARGV[1] and state[4] and known <= sequence then
-  return { string.format('%.0f', sequence), terms, 0, now }
+  local lost = state[6] and string.match(state[6], '^%x+') == state[4]
+  return { string.format('%.0f', sequence), terms, lost and 1 or 0, now, state[5] }
 end
-local lost = known > sequence and 1 or 0
+local lost = known > sequence
 local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
 if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
 terms = terms .. ARGV[2]
 local _, count = string.gsub(terms, ';', ';')
 for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
 local text = string.format('%.0f', start)
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', text, 'terms', terms)
-return { text, terms, lost, now }
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', text, 'terms', terms, 'start', text)
+if lost then redis.call('HSET', KEYS[1], 'loss', ARGV[2] .. ' ' .. text) end
+return { text, terms, lost and 1 or 0, now, text }
 ]]
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
@@ -41,7 +43,7 @@ local done_count, done_number = string.match(redis.call('GET', KEYS[3]) or '0 0'
 done_count, done_number = tonumber(done_count), tonumber(done_number)
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
-local KEPT, KEPT_MS, DAY_MS = 1000, 60000, 86400000 -- at least: readers may be behind
+local KEPT, KEPT_MS, HOUR_MS, DAY_MS = 1000, 60000, 3600000, 86400000 -- at least: readers may be behind
 local SMALL = 2048 -- bytes of a step's entries that stand in the news
 local function text(number) return string.format('%.0f', number) end
 
@@ -91,6 +93,7 @@ local function append(channel, kind, packed, history, milliseconds)
       lasts[channel] = number
     elseif kind == 'members' and packed ~= '' then
       redis.call('HSET', prefix .. ':members:' .. channel, process, packed)
+      lives[prefix .. ':members:' .. channel] = HOUR_MS
     elseif kind == 'members' then
       redis.call('HDEL', prefix .. ':members:' .. channel, process)
     end
