@@ -118,6 +118,19 @@ describe("request:form", function()
       { filename = "", type = "text/plain", body = "" } }, all.file)
     assert.same(all.file[2], last.file)
     assert.same({}, (read('multipart/form-data; boundary="xYz"', "--xYz--\r\n")))
+    assert.equal("image/png", (read("multipart/form-data; boundary=xYz", multipart(
+      'Content-Disposition:form-data; name="a"; filename="b" \r\nContent-Type:\t image/png \t\r\n\r\nc'))).a.type)
+  end)
+
+  it("takes time in proportion to its size, whatever a client writes", function()
+    local spaces = (" "):rep(500000)
+    local before = os.clock()
+    for _, line in ipairs { "X: a" .. spaces .. "b", "Content-Type: a" .. spaces .. "b", "X:" .. spaces .. "b" } do
+      local last = read("multipart/form-data; boundary=xYz", multipart(
+        'Content-Disposition: form-data; name="a"; filename="b"\r\n' .. line .. "\r\n\r\nc"))
+      assert.equal("c", last.a.body)
+    end
+    assert.is_true(os.clock() - before < 60) -- of the processor's; with the square of it, a quarter of an hour
   end)
 
   it("tells why it says nothing", function()

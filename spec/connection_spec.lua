@@ -930,6 +930,16 @@ describe("listen", function()
       assert.is_nil((uv.fs_stat(path)))
     end)
 
+    it("leaves the file alone that another server has made there meanwhile", function()
+      listen { path = path }
+      local first = listener
+      os.remove(path)
+      listen { path = path }
+      first:close()
+      assert.equal("socket", uv.fs_stat(path).type)
+      assert.is_true(answers(path))
+    end)
+
     it("removes its file when the app is closed", function()
       listen { path = path }
       app:close()

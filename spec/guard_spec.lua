@@ -157,6 +157,16 @@ describe("the PROXY protocol", function()
     assert.same({ 200, "127.0.0.1" }, { status, body })
   end)
 
+  it("that names nobody lets nobody name himself", function()
+    listen({ trusted = { "127.0.0.1", "203.0.113.9" } }, { port = 0, proxy_protocol = true })
+    local says = request:gsub("\r\n\r\n", "\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+    for _, header in ipairs { "PROXY UNKNOWN\r\n", "\r\n\r\n\0\r\nQUIT\n\32\0\0\0",
+      "\r\n\r\n\0\r\nQUIT\n\33\49\0\216" .. ("\0"):rep(216) } do
+      assert.same({ 200, "127.0.0.1" }, { answer(header .. says) })
+    end
+    assert.same({ 200, "6.6.6.6" }, { answer(V2 .. says) }) -- a trusted proxy before that one
+  end)
+
   it("may come in pieces, and the request in those behind", function()
     listen({ trusted = { "127.0.0.1" } }, { port = 0, proxy_protocol = true })
     local client = net.connect(port)
@@ -278,6 +288,24 @@ describe("app:before", function()
     net.connect(port):get "/events?user=ann":wait "data: 127"
     assert.equal("ann", seen[1].user)
     assert.equal("127.0.0.1", (select(2, ask({ "Host: a" }, "/?user=bob"))))
+  end)
+
+  it("sees the path that the routes see, however it was sent", function()
+    listen()
+    local paths = {}
+    app:get("/secret~/a b/:name", function(request) return request.params.name end)
+    app:before(function(request)
+      paths[#paths + 1] = request.path
+      if request.path:find("/secret~/", 1, true) then return 403 end
+    end)
+    for _, target in ipairs { "/secret~/a%20b/c", "/%73ecret%7E/a%20b/c", "/%73%65%63%72%65%74%7e/%61%20b/c?d",
+      "http://a/secret%7e/a%20b/%63" } do
+      assert.equal(403, (ask({ "Host: a" }, target)), target)
+    end
+    for _, path in ipairs(paths) do assert.equal("/secret~/a%20b/c", path) end
+    for _, target in ipairs { "/%73ecret~%2Fa%20b/c", "//secret%7E/a%20b/c", "/%%373ecret~/a%20b/c" } do
+      assert.not_equal(200, (ask({ "Host: a" }, target)), target)
+    end
   end)
 
   it("sees the parameters of the route that it comes before", function()
@@ -404,6 +432,14 @@ describe("a bad option says what it must be:", function()
       .. "'*.example.com', 'localhost:8080' }, not 'http://example.com'" },
     { { hosts = { "a.*.com" } }, "new: hosts must be a list of hosts, as { 'example.com', "
       .. "'*.example.com', 'localhost:8080' }, not 'a.*.com'" },
+    { { hosts = { "*example.com" } }, "new: hosts must be a list of hosts, as { 'example.com', "
+      .. "'*.example.com', 'localhost:8080' }, not '*example.com'" },
+    { { hosts = { "*" } }, "new: hosts must be a list of hosts, as { 'example.com', "
+      .. "'*.example.com', 'localhost:8080' }, not '*'" },
+    { { origins = { "https://*example.com" } }, "new: origins must be a list of origins without a path, as "
+      .. "{ 'https://example.com' }, not 'https://*example.com'" },
+    { { cors = { origins = { "https://*" }, credentials = true } }, "new: cors.origins must be a list of origins "
+      .. "without a path, as { 'https://example.com' }, not 'https://*'" },
     { { origins = { "example.com" } }, "new: origins must be a list of origins without a path, as "
       .. "{ 'https://example.com' }, not 'example.com'" },
     { { origins = { "https://example.com/" } }, "new: origins must be a list of origins without a path, as "

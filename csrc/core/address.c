@@ -127,6 +127,14 @@ bool es_trust_has(const es_trust *trust, const es_peer *peer) {
   return false;
 }
 
+/* Whether a character in a quoted string stands behind a backslash that is no escaped one itself. */
+static bool is_escaped(es_slice text, size_t at) {
+  bool escaped = false;
+  for (; at > 0 && text.ptr[at - 1] == '\\'; at--)
+    escaped = !escaped;
+  return escaped;
+}
+
 /* Takes the last element off a list. It is looked for from the end, which a trusted proxy wrote: a quote that was opened
  * further in front, by anybody, must not reach into it. */
 static bool take_last(es_slice *rest, bool quotes, es_slice *element) {
@@ -134,29 +142,47 @@ static bool take_last(es_slice *rest, bool quotes, es_slice *element) {
     return false;
   size_t start = rest->len;
   bool quoted = false;
-  for (; start > 0 && (quoted || rest->ptr[start - 1] != ','); start--)
-    quoted = quotes && (quoted != (rest->ptr[start - 1] == '"'));
+  for (; start > 0 && (quoted || rest->ptr[start - 1] != ','); start--) {
+    bool quote = quotes && rest->ptr[start - 1] == '"' && !(quoted && is_escaped(*rest, start - 1));
+    quoted = quoted != quote;
+  }
   *element = trim((es_slice){rest->ptr + start, rest->len - start});
   *rest = start > 0 ? (es_slice){rest->ptr, start - 1} : (es_slice){NULL, 0};
   return true;
 }
 
-/* The value of "for" in an element of Forwarded (RFC 7239, 4), without its quotes. */
+/* Cuts the next "name=value" off an element of Forwarded (RFC 7239, 4): what is quoted may have any character, as a host
+ * has that its client wrote. False at the end, and where a quote has none. */
+static bool next_parameter(es_slice *element, es_slice *parameter) {
+  size_t at = 0;
+  bool quoted = false;
+  for (; at < element->len && (quoted || element->ptr[at] != ';'); at++) {
+    if (quoted && element->ptr[at] == '\\' && at + 1 < element->len)
+      at++;
+    else if (element->ptr[at] == '"')
+      quoted = !quoted;
+  }
+  if (element->ptr == NULL || quoted)
+    return false;
+  *parameter = trim((es_slice){element->ptr, at});
+  *element = at < element->len ? (es_slice){element->ptr + at + 1, element->len - at - 1} : (es_slice){NULL, 0};
+  return true;
+}
+
+/* The value of "for" in such an element, without its quotes; nothing where there are two, or what follows is malformed. */
 static es_slice for_of(es_slice element) {
-  while (element.len > 0) {
-    const char *stop = memchr(element.ptr, ';', element.len);
-    es_slice pair = {element.ptr, stop != NULL ? (size_t)(stop - element.ptr) : element.len};
-    element = stop != NULL ? (es_slice){stop + 1, element.len - pair.len - 1} : (es_slice){NULL, 0};
-    pair = trim(pair);
+  es_slice found = {NULL, 0}, pair;
+  while (next_parameter(&element, &pair)) {
     if (pair.len < 4 || (pair.ptr[0] | 32) != 'f' || (pair.ptr[1] | 32) != 'o' || (pair.ptr[2] | 32) != 'r' ||
         pair.ptr[3] != '=')
       continue;
-    pair = (es_slice){pair.ptr + 4, pair.len - 4};
-    if (pair.len >= 2 && pair.ptr[0] == '"' && pair.ptr[pair.len - 1] == '"')
-      pair = (es_slice){pair.ptr + 1, pair.len - 2};
-    return pair;
+    if (found.ptr != NULL)
+      return (es_slice){NULL, 0};
+    found = (es_slice){pair.ptr + 4, pair.len - 4};
+    if (found.len >= 2 && found.ptr[0] == '"' && found.ptr[found.len - 1] == '"')
+      found = (es_slice){found.ptr + 1, found.len - 2};
   }
-  return (es_slice){NULL, 0};
+  return element.ptr == NULL ? found : (es_slice){NULL, 0};
 }
 
 static bool is_name(es_slice name, const char *text) {

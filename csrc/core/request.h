@@ -20,7 +20,7 @@ typedef struct es_request {
   /* read-only */
   es_slice method; /* static text, as sent: "GET" */
   es_slice target; /* as sent */
-  es_slice path;   /* of the target, still percent-encoded; at least "/", or "*" */
+  es_slice path;   /* of the target, as it came; at least "/", or "*" */
   es_slice query;  /* behind the "?", still encoded; ptr NULL where there is none */
   es_slice body;
   const es_header *headers;

@@ -41,6 +41,37 @@ size_t es_percent_decode(es_slice text, char *out, bool plus, bool *bad) {
   return n;
 }
 
+/* What may stand in a segment as it is (RFC 3986, 3.3). */
+static bool is_pchar(unsigned char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         (c != '\0' && strchr("-._~!$&'()*+,;=:@", c) != NULL);
+}
+
+size_t es_path_normalize(es_slice text, char *out) {
+  static const char digits[] = "0123456789ABCDEF";
+  size_t n = 0;
+  for (size_t i = 0; i < text.len; i++) {
+    unsigned char c = (unsigned char)text.ptr[i];
+    bool separates = c == '/';
+    if (c == '%') {
+      int high = i + 2 < text.len ? hex(text.ptr[i + 1]) : -1;
+      int low = i + 2 < text.len ? hex(text.ptr[i + 2]) : -1;
+      if (high < 0 || low < 0)
+        return 0;
+      c = (unsigned char)(high * 16 + low);
+      i += 2;
+    }
+    if (separates || is_pchar(c)) {
+      out[n++] = (char)c;
+    } else {
+      out[n++] = '%';
+      out[n++] = digits[c >> 4];
+      out[n++] = digits[c & 15];
+    }
+  }
+  return n;
+}
+
 static es_slice trimmed(es_slice text) {
   while (text.len > 0 && (*text.ptr == ' ' || *text.ptr == '\t')) {
     text.ptr++;

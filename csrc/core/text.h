@@ -18,6 +18,10 @@ bool es_same_text(const char *a, const char *b, size_t len);
  * decoded length. A "%" that two hexadecimal digits do not follow stays as it is, and *bad, if given, becomes true. */
 size_t es_percent_decode(es_slice text, char *out, bool plus, bool *bad);
 
+/* A path as it is written where only what must be is percent-encoded, in large letters (RFC 3986, 6.2.2): two that name
+ * the same are the same. out has room for three times text.len bytes. Returns its length, or 0 if it is malformed. */
+size_t es_path_normalize(es_slice text, char *out);
+
 /* Takes the next "name=value" off *rest, which is cut at separator; false when nothing is left. Empty pieces are passed
  * over; a piece without "=" has an empty value. White space around a piece is dropped if trim. */
 bool es_next_pair(es_slice *rest, char separator, bool trim, es_slice *name, es_slice *value);

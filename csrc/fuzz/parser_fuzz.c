@@ -23,6 +23,23 @@ static void mix(outcome *o, es_slice text) {
   o->hash = (o->hash ^ (uint32_t)text.len) * 16777619u;
 }
 
+/* A path that is normalized names the same, and stays as it is. */
+static void look_at_path(es_slice path) {
+  char *out = malloc(path.len * 3 + 1), *again = malloc(path.len * 9 + 1), *a = malloc(path.len + 1),
+       *b = malloc(path.len * 3 + 1);
+  size_t len = es_path_normalize(path, out);
+  if (len > 0) {
+    size_t size = es_percent_decode(path, a, false, NULL);
+    if (es_path_normalize((es_slice){out, len}, again) != len || memcmp(out, again, len) != 0 ||
+        es_percent_decode((es_slice){out, len}, b, false, NULL) != size || memcmp(a, b, size) != 0)
+      abort();
+  }
+  free(out);
+  free(again);
+  free(a);
+  free(b);
+}
+
 static void look(outcome *o, const es_request *r) {
   size_t held = r->target.len;
   mix(o, r->method);
@@ -36,6 +53,7 @@ static void look(outcome *o, const es_request *r) {
   }
   if (held > HEADER_BYTES * 2 || r->body.len > BODY_BYTES || r->path.len == 0)
     abort();
+  look_at_path(r->path);
   es_slice rest = r->query, name, value;
   while (es_next_pair(&rest, '&', false, &name, &value)) {
     char *out = malloc(value.len + 1);

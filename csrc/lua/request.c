@@ -47,8 +47,14 @@ static void get_target(lua_State *L, es_stream *s) {
   push_slice(L, s->exchange->request->target);
 }
 
+/* As it is compared: who looks at it before the routes do must see no other one than they. A malformed one stays as it
+ * came; no route has it. */
 static void get_path(lua_State *L, es_stream *s) {
-  push_slice(L, s->exchange->request->path);
+  es_slice path = s->exchange->request->path;
+  char *out = lua_newuserdata(L, path.len * 3 + 1);
+  size_t len = es_path_normalize(path, out);
+  push_slice(L, len > 0 ? (es_slice){out, len} : path);
+  lua_remove(L, -2);
 }
 
 static void get_body(lua_State *L, es_stream *s) {

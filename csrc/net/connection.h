@@ -78,6 +78,7 @@ typedef struct es_connection {
   bool counted : 1; /* among its address's */
   bool kept : 1;    /* a request of it was answered */
   bool crowded : 1; /* its address has too many */
+  bool unnamed : 1; /* its proxy's header names no client, so what its requests say of one is anybody's word */
   /* read-only */
   struct es_connection *prev, *next; /* the server's */
 } es_connection;

@@ -73,7 +73,8 @@ static void shed(es_exchange *x, es_refusal refusal) {
 static bool is_over(es_exchange *x) {
   if (x->connection->counted)
     return false;
-  es_trust_client(&x->server->trust, x->request, &x->peer);
+  if (!x->connection->unnamed)
+    es_trust_client(&x->server->trust, x->request, &x->peer);
   es_caller caller = es_callers_enter(x->server, &x->peer);
   x->counted = caller == ES_CALLER_COUNTED || caller == ES_CALLER_OVER;
   return caller == ES_CALLER_OVER || caller == ES_CALLER_REFUSED;
@@ -161,11 +162,15 @@ static void take_proxy(es_connection *c, const char *bytes, size_t size) {
   c->held = held;
   memcpy(held->bytes + before, bytes, size);
   held->size = before + size;
-  int length = es_trust_has(&c->server->trust, &c->peer) ? es_proxy_read(held->bytes, held->size, &c->peer) : -1;
+  es_peer told = {.family = ES_NOWHERE};
+  int length = es_trust_has(&c->server->trust, &c->peer) ? es_proxy_read(held->bytes, held->size, &told) : -1;
   if (length == 0)
     return;
   c->held = NULL;
   c->proxied = false;
+  c->unnamed = told.family == ES_NOWHERE;
+  if (!c->unnamed)
+    c->peer = told;
   if (length < 0 || !es_connection_count(c)) {
     c->server->stats.rejected[length < 0 ? ES_REFUSED_MALFORMED : ES_REFUSED_ADDRESS]++;
     es_connection_close(c, ES_END_SERVER); /* it speaks another protocol, or is nobody who may say who it is */

@@ -247,6 +247,11 @@ es_listener *es_listen_unix(es_server *server, const char *path, int *err) {
   es_listener *l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
   if (l == NULL && *err == UV_EADDRINUSE && is_stale(&address) && unlink(path) == 0)
     l = bind_on(server, (struct sockaddr *)&address, sizeof address, false, err);
+  struct stat status;
+  if (l != NULL && lstat(path, &status) == 0) {
+    l->device = status.st_dev;
+    l->inode = status.st_ino;
+  }
   return l;
 }
 
@@ -266,6 +271,13 @@ es_listener *es_listen_fd(es_server *server, int fd, int *err) {
   return *err == 0 ? listen_on(server, fd, err) : NULL;
 }
 
+/* Whether its path is still its own: another server may have taken it meanwhile. */
+static bool has_path(const es_listener *l) {
+  struct stat status;
+  return l->owned && l->path != NULL && lstat(l->path, &status) == 0 && status.st_dev == l->device &&
+         status.st_ino == l->inode;
+}
+
 static void on_closed(uv_handle_t *handle) {
   es_listener_unref(handle->data);
 }
@@ -283,7 +295,7 @@ void es_listener_close(es_listener *l) {
     l->next->prev = l->prev;
   es_loop_remove_deadline(server->loop, &l->again);
   es_loop_release(server->loop);
-  if (l->owned && l->path != NULL)
+  if (has_path(l))
     unlink(l->path);
   uv_close((uv_handle_t *)&l->poll, on_closed);
   close(l->fd);

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <uv.h>
 
 struct es_server;
@@ -21,6 +22,8 @@ typedef struct es_listener {
   /* private */
   uint32_t refs;
   int fd;
+  dev_t device; /* of the file at path, which is its own */
+  ino_t inode;
   /* set by the layer above */
   bool owned;   /* no other process has its socket, as far as we know */
   bool proxied; /* each connection begins with a proxy's header */

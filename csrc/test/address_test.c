@@ -135,6 +135,12 @@ int main(void) {
   names(true, "10.0.0.1", "Forwarded: for=6.6.6.6, for=\"_a,b\"\r\n", "10.0.0.1");
   names(true, "10.0.0.1", "Forwarded: for=203.0.113.9, for=10.4.4.4\r\n", "203.0.113.9");
   names(true, "10.0.0.1", "Forwarded: by=10.0.0.1\r\n", "10.0.0.1");
+  names(true, "10.0.0.1", "Forwarded: host=\"a;for=6.6.6.6;b\";for=203.0.113.9\r\n", "203.0.113.9");
+  names(true, "10.0.0.1", "Forwarded: host=\"x\\\";for=6.6.6.6;y=\\\"\";for=203.0.113.9\r\n", "203.0.113.9");
+  names(true, "10.0.0.1", "Forwarded: for=8.8.8.8, host=\"x\\\",for=6.6.6.6\\\\\";for=203.0.113.9\r\n", "203.0.113.9");
+  names(true, "10.0.0.1", "Forwarded: for=6.6.6.6;for=203.0.113.9\r\n", "10.0.0.1");
+  names(true, "10.0.0.1", "Forwarded: for=203.0.113.9;host=\"a\r\n", "10.0.0.1");
+  names(true, "10.0.0.1", "Forwarded: for=203.0.113.9;host=\"a\\\r\n", "10.0.0.1");
 
   static const char tcp4[] = "PROXY TCP4 203.0.113.9 192.0.2.2 56324 443\r\n";
   static const char tcp6[] = "PROXY TCP6 2001:db8::9 2001:db8::1 1 65535\r\n";

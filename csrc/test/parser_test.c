@@ -134,6 +134,31 @@ static void asks_to_continue(void) {
   es_parser_free(parser); /* with the request still inside */
 }
 
+static void normalizes(void) {
+  static const char *const cases[][2] = {{"/", "/"},
+                                         {"/a/b", "/a/b"},
+                                         {"/%6detrics", "/metrics"},
+                                         {"/%6Det%72ics", "/metrics"},
+                                         {"/a%2fb", "/a%2Fb"},
+                                         {"/a%20b", "/a%20b"},
+                                         {"/a\"b", "/a%22b"},
+                                         {"/%c3%bc/\xc3\xbc", "/%C3%BC/%C3%BC"},
+                                         {"/%25%36d", "/%256d"},
+                                         {"/%00", "/%00"},
+                                         {"/%3a%40%21;%2b", "/:@!;+"},
+                                         {"*", "*"},
+                                         {"/%", ""},
+                                         {"/%2", ""},
+                                         {"/%%36d", ""},
+                                         {"/%6", ""},
+                                         {"/%zz", ""}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char out[64];
+    size_t len = es_path_normalize((es_slice){cases[i][0], strlen(cases[i][0])}, out);
+    CHECK(len == strlen(cases[i][1]) && memcmp(out, cases[i][1], len) == 0);
+  }
+}
+
 static void decodes(void) {
   char out[32];
   bool bad = false;
@@ -154,6 +179,7 @@ int main(void) {
   bounds_what_is_unfinished();
   splits_targets();
   asks_to_continue();
+  normalizes();
   decodes();
   printf("parser: %d checks passed\n", checks);
   return 0;

@@ -14,14 +14,16 @@ local function check_list(value, wanted, fits, named)
   if #value == 0 then return wanted end
 end
 
+-- A host, and perhaps a port. A "*" is the first label, and not a part of one: "*example.com" would be anybody's.
 local function is_authority(text)
-  return text:find "^[%w%-%._~%*]+$" or text:find "^[%w%-%._~%*]+:%d+$" or text:find "^%[[%x:%.]+%]:?%d*$"
+  text = text:gsub("^%*%.", "", 1)
+  return text:find "^[%w%-%._~]+$" or text:find "^[%w%-%._~]+:%d+$" or text:find "^%[[%x:%.]+%]:?%d*$"
 end
 
 --- "example.com", "example.com:8080", "[::1]", "*.example.com"
 function M.hosts(value)
   return check_list(value, "a list of hosts, as { 'example.com', '*.example.com', 'localhost:8080' }", function(text)
-    return is_authority(text) and not text:sub(2):find("*", 1, true)
+    return is_authority(text)
   end)
 end
 
@@ -29,7 +31,7 @@ end
 function M.origins(value)
   return check_list(value, "a list of origins without a path, as { 'https://example.com' }", function(text)
     local authority = text:match "^%a[%w+.-]*://(.+)$"
-    return text == "null" or (authority and is_authority(authority) and not authority:sub(2):find("*", 1, true))
+    return text == "null" or authority and is_authority(authority)
   end)
 end
 

@@ -8,7 +8,7 @@ local PARTS = 1000 -- of one form
 ---@class eventstream.Request
 ---@field method string "GET"
 ---@field target string as sent
----@field path string of the target, still percent-encoded
+---@field path string of the target; only what must be is percent-encoded, so it is one text, however it was sent
 ---@field query table<string, string> decoded; of a repeated key the last value
 ---@field query_all table<string, string[]> decoded; all values
 ---@field headers table<string, string> looked up in any case; repeated ones joined
@@ -55,13 +55,19 @@ local function parameter(line, name)
   return value and value:gsub("%%%x%x", escaped) or nil
 end
 
+local function trimmed(value)
+  local stop = #value
+  while value:find("^[ \t]", stop) do stop = stop - 1 end
+  return value:sub(1, stop)
+end
+
 -- One part's name and value: a text, or a file.
 local function part_of(head, body)
   local disposition, kind
   for line in (head .. "\r\n"):gmatch "(.-)\r\n" do
-    local name, value = line:match "^([%w-]+):%s*(.-)%s*$"
+    local name, value = line:match "^([%w-]+):[ \t]*(.*)$" -- and no "(.-)%s*$": its time grows with the square
     if name and name:lower() == "content-disposition" then disposition = value end
-    if name and name:lower() == "content-type" then kind = value end
+    if name and name:lower() == "content-type" then kind = trimmed(value) end
   end
   if not disposition or not disposition:find "^[Ff][Oo][Rr][Mm]%-[Dd][Aa][Tt][Aa]%s*;" then return end
   local name, filename = parameter(disposition, "name"), parameter(disposition, "filename")
