@@ -1,6 +1,7 @@
 --- Intervals: app:every, app:after, stream:every, stream:after, and their stop.
 
 local uv = require "luv"
+local eventstream = require "eventstream"
 local net = require "spec.support.net"
 local streams = require "spec.support.streams"
 
@@ -309,6 +310,30 @@ describe("interval", function()
       other:after(0.02, function() ended = true end)
       net.wait(function() return ended end)
       assert.equal(1, count)
+    end)
+
+    it("that comes once is what a handler may wait for while the app closes", function()
+      local waits, late = false, false
+      local app, port = net.serve(function(app)
+        app:get("/", function()
+          for _ = 1, 2 do
+            waits = true
+            eventstream.await(function(resume) app:after(0.02, resume) end)
+          end
+          return "at last"
+        end)
+      end)
+      local client = net.connect(port):get "/"
+      net.wait(function() return waits end)
+      app:after(60, function() late = true end)
+      app:every(0.001, function() late = true end)
+      app:close()
+      assert.error_matches(function() app:every(1, never) end, "every: the app is closed", 1, true)
+      local status, _, body = client:take()
+      assert.same({ 200, "at last" }, { status, body })
+      client:wait_end()
+      net.wait(function() return not pcall(app.after, app, 1, never) end, "its end")
+      assert.is_false(late)
     end)
 
     it("cannot be made after the app's close", function()

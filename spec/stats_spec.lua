@@ -153,6 +153,19 @@ describe("app:stats", function()
     local lag = app:stats().loop_lag
     assert(lag > 0.05 and lag < 5, lag)
   end)
+
+  it("tells for how long a handler held up the others, where no timer waits", function()
+    local app, port = net.serve(function(one)
+      one:get("/", function()
+        local start = uv.hrtime()
+        while uv.hrtime() - start < 1e8 do end
+        return "done"
+      end)
+    end)
+    net.connect(port):get("/"):take()
+    local lag = app:stats().loop_lag
+    assert(lag > 0.09 and lag < 5, lag)
+  end)
 end)
 
 describe("eventstream.metrics", function()

@@ -149,6 +149,7 @@ static void on_closed(es_server *server) {
   es_app *app = server->user;
   es_state *state = app->state;
   es_protect(state, run_closed, app);
+  es_interval_free_all(app, false);
   app->server = NULL;
   es_server_free(server);
   es_unref(state->L, &app->self_ref);
@@ -190,8 +191,11 @@ static int l_every(lua_State *L) {
   return es_new_interval(L, app, NULL, true, "every");
 }
 
+/* Also while it closes, for handlers that have an answer to give yet. */
 static int l_after(lua_State *L) {
-  es_app *app = check_open(L, "after");
+  es_app *app = es_check_app(L, 1);
+  if (app->server == NULL || app->server->connections == NULL)
+    check_open(L, "after");
   es_app_anchor(L, app);
   return es_new_interval(L, app, NULL, false, "after");
 }
@@ -279,9 +283,8 @@ static int l_close(lua_State *L) {
   double grace = es_check_seconds(L, 2, "close", false), spread = es_check_seconds(L, 3, "close", false);
   if (app->server == NULL)
     return 0;
-  es_app_anchor(L, app); /* until on_closed */
-  while (app->intervals != NULL)
-    es_interval_free(app->intervals);
+  es_app_anchor(L, app);           /* until on_closed */
+  es_interval_free_all(app, true); /* a handler that is to answer yet may wait for one that comes once */
   es_server_close(app->server, grace, spread);
   return 0;
 }
@@ -348,8 +351,7 @@ static int l_gc(lua_State *L) {
     return 0;
   while (app->streams != NULL)
     es_stream_drop(app->streams);
-  while (app->intervals != NULL)
-    es_interval_free(app->intervals);
+  es_interval_free_all(app, false);
   es_server_free(app->server);
   app->server = NULL;
   es_app_unref(app);

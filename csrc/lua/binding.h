@@ -246,6 +246,7 @@ void es_open_request_class(lua_State *L);
 /* Makes an interval of app (or stream) from the arguments 2 (seconds) and 3 (function), and pushes its userdata. */
 int es_new_interval(lua_State *L, es_app *app, es_stream *stream, bool repeats, const char *who);
 void es_interval_free(es_interval *interval);
+void es_interval_free_all(es_app *app, bool repeating); /* the app's own; only those that repeat */
 
 /* Pushes the function of a hosted stream's interval whose time has come; false when there is none. */
 bool es_interval_push_rung(lua_State *L, es_stream *stream);

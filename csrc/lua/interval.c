@@ -35,6 +35,14 @@ void es_interval_free(es_interval *i) {
     es_stream_check_fed(stream);
 }
 
+void es_interval_free_all(es_app *app, bool repeating) {
+  for (es_interval *i = app->intervals, *next; i != NULL; i = next) {
+    next = i->next;
+    if (i->repeats || !repeating)
+      es_interval_free(i);
+  }
+}
+
 typedef struct tick {
   es_interval *interval;
   es_app *app;

@@ -204,6 +204,15 @@ int es_loop_due(es_loop *loop) {
   return due < 86400000 ? (int)due : 86400000;
 }
 
+/* What became readable meanwhile has waited for as long as the turn took, though no deadline was missed. */
+static void note_turn(es_loop *loop) {
+  uint64_t began = uv_now(&loop->uv);
+  uv_update_time(&loop->uv);
+  uint64_t took = uv_now(&loop->uv) - began;
+  if (took > 0 && !loop->held.on)
+    note_lag(loop, es_loop_time(loop), took);
+}
+
 /* What follows the callbacks of a turn. */
 static void end_turn(es_loop *loop) {
   es_loop_settle(loop);
@@ -217,6 +226,7 @@ static void end_turn(es_loop *loop) {
   es_fanout_run(loop);
   es_loop_settle(loop); /* a flush may have ended streams or made room */
   es_fanout_wind(loop);
+  note_turn(loop);
   loop->turning = false;
   if (has_work(loop))
     es_loop_wake(loop);

@@ -67,7 +67,7 @@ typedef struct es_loop {
   struct {
     uint64_t worst, before; /* milliseconds: since `since`, and in the time before that */
     uint64_t since;
-  } lag;        /* by how much deadlines were missed */
+  } lag;        /* by how much deadlines were missed, and how long turns took */
   size_t hasty; /* timers that run and were asked for less than ES_HASTY_MS */
   es_job *first_job, *last_job;
   bool settling, woken;

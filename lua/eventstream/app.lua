@@ -642,8 +642,9 @@ end
 
 --- Counters: accepted, requests, rejected (malformed, large, late, full, address, closing: rejected_malformed ...),
 --- published, events, bytes_in, bytes_out, resumes, gaps, slow, skipped, errors; gauges: backlog (bytes that wait for
---- clients, and of bodies), connections, streams, channels, subscribers, loop_lag and uptime (seconds). With Redis:
---- backplane_connected (1, or 0), backplane_waiting (events) and backplane_connects.
+--- clients, and of bodies), connections, streams, channels, subscribers, loop_lag (the most that anything was kept
+--- waiting lately) and uptime (seconds). With Redis: backplane_connected (1, or 0), backplane_waiting (events) and
+--- backplane_connects.
 ---@return table<string, number>
 function App:stats()
   local stats = self._core:stats()

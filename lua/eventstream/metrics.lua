@@ -8,7 +8,7 @@ local METRICS = {
   { "channels", "gauge", "Channels that exist.", "channels" },
   { "subscribers", "gauge", "Subscriptions of streams to channels.", "subscribers" },
   { "backlog_bytes", "gauge", "Bytes that wait for clients, and of request bodies.", "backlog" },
-  { "loop_lag_seconds", "gauge", "How late the latest timer of the last seconds was.", "loop_lag" },
+  { "loop_lag_seconds", "gauge", "How long something was kept waiting at most, in the last seconds.", "loop_lag" },
   { "uptime_seconds", "gauge", "How long the app has been there.", "uptime" },
   { "accepted_total", "counter", "Connections that were accepted.", "accepted" },
   { "requests_total", "counter", "Whole requests that were taken.", "requests" },
