@@ -1,5 +1,6 @@
 --- app:on_answer, and the access log that is made of it.
 
+local uv = require "luv"
 local net = require "spec.support.net"
 local eventstream = require "eventstream"
 
@@ -56,6 +57,64 @@ describe("app:on_answer", function()
     app:streams()[1]:close()
     client:wait_end()
     assert.equal("server", wait_answer(2)[4])
+  end)
+
+  describe("of what a client takes slowly, or not to its end,", function()
+    local SIZE = 32 * 1024 * 1024 -- more than a kernel keeps
+    local folder, path
+
+    before_each(function()
+      folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/eventstream-XXXXXX"))
+      path = folder .. "/large"
+      local file = assert(io.open(path, "wb"))
+      file:seek("set", SIZE - 1)
+      file:write "x"
+      file:close()
+      serve(function(a) a:static("/large", folder) end)
+    end)
+
+    after_each(function()
+      os.remove(path)
+      uv.fs_rmdir(folder)
+    end)
+
+    -- A client that has a part of the file, and reads no more yet.
+    local function begin()
+      local client = net.connect(port):get "/large/large"
+      client:wait "\r\n\r\n"
+      client:pause()
+      net.connect(port):get("/text"):take()
+      assert.same({ "/text", 200, 5, "done" }, wait_answer(1))
+      net.settle()
+      assert.equal(1, #answers)
+      return client
+    end
+
+    it("tells when it has all", function()
+      local client = begin()
+      client:resume()
+      local _, _, body = client:take()
+      assert.equal(SIZE, #body)
+      assert.same({ "/large/large", 200, SIZE, "done" }, wait_answer(2))
+    end)
+
+    it("tells how much a client had that left", function()
+      local client = begin()
+      client:reset()
+      local answer = wait_answer(2)
+      assert.same({ "/large/large", 200, "client" }, { answer[1], answer[2], answer[4] })
+      assert(answer[3] > 0 and answer[3] < SIZE, answer[3])
+    end)
+
+    it("tells how much there was of a file that became shorter", function()
+      local client = begin()
+      assert(uv.fs_truncate and uv.fs_truncate(path, 100) or os.execute("truncate -s 100 " .. path))
+      client:resume()
+      client:wait_end()
+      local answer = wait_answer(2)
+      assert.same({ "/large/large", 200, "error" }, { answer[1], answer[2], answer[4] })
+      assert(answer[3] > 0 and answer[3] < SIZE, answer[3])
+    end)
   end)
 
   it("tells of a client that left before it had an answer", function()

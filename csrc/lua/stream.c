@@ -203,7 +203,7 @@ static void run_answered(void *argument) {
     return;
   es_push_request(L, s);
   lua_pushinteger(L, s->exchange->status);
-  lua_pushnumber(L, (lua_Number)account->bytes);
+  lua_pushinteger(L, (lua_Integer)account->bytes);
   lua_pushnumber(L, (lua_Number)(uv_hrtime() - account->began) / 1e9);
   es_push_reason(L, s);
   es_call(s->app->state, s->app, NULL, 5, 0);

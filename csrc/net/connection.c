@@ -144,6 +144,8 @@ void es_connection_close(es_connection *c, es_reason reason) {
   c->state = ES_CLOSED;
   if (c->exchange != NULL)
     es_exchange_end(c->exchange, reason);
+  if (c->unsent != NULL)
+    es_exchange_unsent(c, reason);
   es_subscriptions_drop(c);
   es_due_clear(c);
   es_loop_remove_deadline(server->loop, &c->deadline);
@@ -258,6 +260,8 @@ static bool write_due(es_connection *c, size_t *sent) {
 
 void es_connection_wrote(es_connection *c, size_t sent, bool writing) {
   c->server->stats.bytes_out += sent;
+  if (c->unsent != NULL)
+    es_exchange_sent(c, sent);
   if (c->state == ES_CLOSED)
     return;
   if (sent > 0)

@@ -39,6 +39,7 @@ typedef struct es_connection {
   /* read-only */
   struct es_server *server;
   es_exchange *exchange;          /* under way, or NULL */
+  es_exchange *unsent;            /* kept by exchange.c: the first answer that is over when it is sent */
   es_queue out;                   /* appended to by exchange.c, which then calls es_connection_dirty */
   es_subscription *subscriptions; /* kept by subscription.c and group.c */
   es_mark *marks;                 /* the last of a ring; kept by marks.c, as the next two */

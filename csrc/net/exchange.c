@@ -79,6 +79,35 @@ int es_exchange_keep_account(es_exchange *x) {
   return 0;
 }
 
+/* Its end is told when its last byte is with the kernel. */
+static void await_sent(es_exchange *x, es_connection *c) {
+  es_exchange **at = &c->unsent;
+  while (*at != NULL)
+    at = &(*at)->account->next;
+  *at = x;
+  x->account->unsent = es_queue_bytes(&c->out);
+}
+
+void es_exchange_sent(es_connection *c, size_t size) {
+  for (es_exchange *x = c->unsent; x != NULL; x = x->account->next)
+    x->account->unsent -= size < x->account->unsent ? size : x->account->unsent;
+  for (es_exchange *x; (x = c->unsent) != NULL && x->account->unsent == 0;) {
+    c->unsent = x->account->next;
+    es_loop_post(x->server->loop, &x->end_job);
+  }
+}
+
+void es_exchange_unsent(es_connection *c, es_reason reason) {
+  for (es_exchange *x; (x = c->unsent) != NULL;) {
+    es_account *account = x->account;
+    c->unsent = account->next;
+    account->bytes -=
+        account->unsent < account->bytes ? account->unsent : account->bytes; /* the body is the last of it */
+    x->reason = (uint8_t)reason;
+    es_loop_post(x->server->loop, &x->end_job);
+  }
+}
+
 es_exchange *es_exchange_ref(es_exchange *x) {
   x->refs++;
   return x;
@@ -329,7 +358,10 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
     x->server->stats.streams--;
     x->server->stats.slow += reason == ES_END_SLOW;
   }
-  es_loop_post(loop, &x->end_job); /* which takes the connection's reference over */
+  if (x->account != NULL && !x->streaming && !cut && !broken && es_queue_bytes(&c->out) > 0)
+    await_sent(x, c);
+  else
+    es_loop_post(loop, &x->end_job); /* which takes the connection's reference over */
   if (broken)
     es_connection_close(c, reason);
   else

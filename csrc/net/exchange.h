@@ -26,7 +26,10 @@ typedef enum es_reason {
 /* What an access log tells. */
 typedef struct es_account {
   uint64_t began; /* nanoseconds, of uv_hrtime */
-  uint64_t bytes; /* of a stream, handed to its socket; of another answer's body */
+  uint64_t bytes; /* handed to the socket: of a stream; of another answer's body */
+  /* private; of an answer that is no stream */
+  uint64_t unsent;          /* bytes of its connection up to its last one */
+  struct es_exchange *next; /* the connection's next answer that is not sent yet */
 } es_account;
 
 typedef struct es_exchange {
@@ -57,10 +60,16 @@ typedef struct es_exchange {
 /* For connection.c: an exchange with one reference, or NULL when memory is out; takes the request over. */
 es_exchange *es_exchange_new(struct es_connection *connection, es_request *request);
 
+/* For connection.c, of answers that are over when they are sent: so many bytes were; none will be any more, as it was
+ * closed for that reason. */
+void es_exchange_sent(struct es_connection *connection, size_t size);
+void es_exchange_unsent(struct es_connection *connection, es_reason reason);
+
 /* For server.c, which goes away: its exchanges whose end is still queued then end silently. */
 void es_exchange_forget_server(struct es_server *server);
 
-/* From now on it counts what its account says; 0, or UV_ENOMEM. */
+/* From now on it counts what its account says, and an answer that is no stream is over (on_end) when it was sent, or could
+ * not be; 0, or UV_ENOMEM. */
 int es_exchange_keep_account(es_exchange *exchange);
 
 es_exchange *es_exchange_ref(es_exchange *exchange);

@@ -140,6 +140,7 @@ end
 
 -- Gracefully, else by force: the workers of a master that is killed would live on.
 function Nginx:close()
+  if not self.process then return end -- it is not built for nginx
   self.process:kill "sigquit"
   local ok, result = pcall(self.process.wait_exit, self.process)
   if not ok then
