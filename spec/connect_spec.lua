@@ -478,6 +478,26 @@ describe("eventstream.connect", function()
     assert.equal(2, count, child.stderr)
   end)
 
+  it("says where an error of on_open is, and takes what the stream has", function()
+    local port, requests = scripted.serve { stream "data: a\n\ndata: b\n\n" }
+    local child = process.lua { "-e", ([[
+      local eventstream = require "eventstream"
+      eventstream.connect("http://127.0.0.1:%d/", { on_open = function() error "on purpose" end,
+        on_event = function(event, source)
+          print(event.data)
+          if event.data == "b" then source:close() end
+        end,
+        on_error = function(message, _, source) -- what ends it where it does not go on
+          print(message)
+          source:close()
+        end })
+      eventstream.run()
+    ]]):format(port) }
+    assert.equal(0, (child:wait_exit()))
+    assert.same({ "a\nb\n", 1 }, { child.stdout, #requests })
+    assert.matches("^eventstream: %(command line%):2: on purpose\nstack traceback", child.stderr)
+  end)
+
   it("is collected when it is closed, and not while it runs", function()
     local port = scripted.serve { stream "data: a\n\n" }
     local kept = setmetatable({}, { __mode = "k" })

@@ -174,6 +174,17 @@ local function retry_after(fields)
   return seconds and math.min(tonumber(seconds), 86400) or nil
 end
 
+local function traced(message)
+  return debug.traceback(tostring(message), 2)
+end
+
+-- An error of the script's is not the server's: the stream has begun all the same.
+local function tell_open(source, status, fields)
+  local answer = { status = status, headers = fields }
+  local ok, failure = xpcall(function() source._on_open(source, answer) end, traced)
+  if not ok then place.tell(failure) end
+end
+
 local function on_head(source, status, fields)
   if REDIRECT[status] then
     redirect(source, status, fields.location)
@@ -201,7 +212,7 @@ local function on_head(source, status, fields)
     return false
   end
   source._state, source._failures = "open", 0
-  if source._on_open then source._on_open(source, { status = status, headers = fields }) end
+  if source._on_open then tell_open(source, status, fields) end
   wake(source)
   return source._state == "open"
 end
