@@ -85,6 +85,15 @@ describe("eventstream.connect", function()
         requests[1])
     end)
 
+    it("with a length of 0 where a method says of a body that there is none", function()
+      for method, wanted in pairs { POST = "0", PUT = "0", PATCH = "0", GET = "none", DELETE = "none" } do
+        local port, requests = scripted.serve { function() end }
+        connect(port, { method = method })
+        net.wait(function() return requests[1] end)
+        assert.equal(wanted, requests[1]:match "\r\nContent%-Length: (%d+)\r\n" or "none", method)
+      end
+    end)
+
     it("by a name, with IPv4 and IPv6", function()
       for _, host in ipairs { "127.0.0.1", "::1" } do
         local app = net.serve(function(a)
@@ -315,6 +324,36 @@ describe("eventstream.connect", function()
         assert.matches("^GET /b HTTP/1.1\r\n", requests[2])
         assert.is_nil(requests[2]:find "Content")
       end
+    end)
+
+    it("by GET without the headers that tell of the body, which are sent again when it comes back", function()
+      local port, requests = scripted.serve { "HTTP/1.1 303 X\r\nLocation: /b\r\n\r\n", stream "data: x\n\n",
+        function() end }
+      connect(port, { body = "hello", headers = { ["content-type"] = "text/plain", ["Content-Language"] = "en",
+        ["Content-Encoding"] = "identity", Digest = "x", ["X-Mine"] = "1" } })
+      net.wait(function() return requests[3] end)
+      assert.equal(("GET /b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-Mine: 1\r\nAccept: text/event-stream\r\n"
+        .. "Cache-Control: no-cache\r\n\r\n"):format(port), requests[2])
+      for _, line in ipairs { "content%-type: text/plain", "Content%-Language: en", "Content%-Encoding: identity",
+        "Digest: x", "Content%-Length: 5" } do
+        assert.matches("^POST / .*\r\n" .. line .. "\r\n", requests[3])
+      end
+    end)
+
+    it("with a method that stays, and the headers with it", function()
+      local port, requests = scripted.serve { "HTTP/1.1 302 X\r\nLocation: /b\r\n\r\n", function() end }
+      connect(port, { method = "PUT", body = "hello", headers = { ["Content-Type"] = "text/plain" } })
+      net.wait(function() return requests[2] and requests[2]:find "hello" end)
+      assert.matches("^PUT /b .*\r\nContent%-Type: text/plain\r\n", requests[2])
+    end)
+
+    it("to an address that is none, and takes no long time to see that", function()
+      local port = scripted.serve { "HTTP/1.1 302 X\r\nLocation: //" .. ("1"):rep(60000) .. "!/\r\n\r\n" }
+      local before = os.clock()
+      local source = connect(port)
+      net.wait(function() return source.state == "closed" end)
+      assert.equal("the server answered 302, with a Location that is none: its host is none", source.failure)
+      assert.is_true(os.clock() - before < 1, os.clock() - before)
     end)
   end)
 

@@ -72,19 +72,32 @@ local function header_lines(own)
   return lines, named
 end
 
+-- What tells of a body is dropped with it (RFC 9110, 15.4).
+local OF_BODY = { digest = true, ["last-modified"] = true }
+
+local function is_of_body(name)
+  return name:find "^content%-" or OF_BODY[name]
+end
+
+-- Methods of which a server wants to be told that there is no body (RFC 9110, 8.6).
+local BODIED = { POST = true, PUT = true, PATCH = true }
+
 -- The request of the moment. An id is sent as it came, and not where a header cannot carry it.
 local function request_text(source)
   local target, method, body = source._target, source._target_method, source._target_body
   local foreign = not url.same_origin(target, source._url)
   local parts = { ("%s %s HTTP/1.1\r\nHost: %s\r\n"):format(method, target.target, target.authority) }
   for _, line in ipairs(source._lines) do
-    if not (foreign and PRIVATE[line.name:lower()]) then parts[#parts + 1] = line.text end
+    local name = line.name:lower()
+    if not (foreign and PRIVATE[name] or source._dropped and is_of_body(name)) then parts[#parts + 1] = line.text end
   end
   local id = source._core:last_id()
   if id ~= "" and not id:find "[%z\1-\31\127]" then parts[#parts + 1] = ("Last-Event-ID: %s\r\n"):format(id) end
   if body then
     if source._body_type then parts[#parts + 1] = ("Content-Type: %s\r\n"):format(source._body_type) end
     parts[#parts + 1] = ("Content-Length: %d\r\n"):format(#body)
+  elseif BODIED[method] then
+    parts[#parts + 1] = "Content-Length: 0\r\n"
   end
   parts[#parts + 1] = "\r\n"
   parts[#parts + 1] = body
@@ -130,7 +143,7 @@ local function again(source, message, least)
   seconds = math.max(jittered(seconds), least or 0)
   source._state = "connecting"
   source._target, source._target_method, source._target_body = source._url, source._method, source._body
-  source._redirects = 0
+  source._dropped, source._redirects = false, 0
   source._core:wait(seconds)
   tell(source, message, seconds)
 end
@@ -163,7 +176,7 @@ local function redirect(source, status, location)
   source._target = target
   local posted = source._target_method == "POST"
   if status == 303 and source._target_method ~= "GET" or posted and (status == 301 or status == 302) then
-    source._target_method, source._target_body = "GET", nil
+    source._target_method, source._target_body, source._dropped = "GET", nil, true
   end
   source._core:wait(0)
 end

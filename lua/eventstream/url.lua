@@ -24,7 +24,12 @@ function M.parse(text)
   if not PORTS[scheme] then return nil, "it must begin with http:// or https://" end
   if authority:find("@", 1, true) then return nil, "it must not contain a user; send an Authorization header" end
   local host, port = authority:match "^%[([%x:.]+)%]:?(%d*)$"
-  if not host then host, port = authority:match "^([%w%-._~]+):?(%d*)$" end
+  if not host then
+    local rest
+    host, rest = authority:match "^([%w%-._~]+)(.*)$" -- in one step every digit would be tried as the port's first
+    port = host and rest:match "^:?(%d*)$"
+    host = port and host
+  end
   if not host then return nil, "its host is none" end
   port = port == "" and PORTS[scheme] or tonumber(port)
   if port < 1 or port > 65535 then return nil, "its port is none" end
