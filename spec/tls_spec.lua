@@ -18,23 +18,26 @@ describe("eventstream.connect over TLS", function()
 
   local folder, server, port, source, seen
 
-  -- A certificate of its own authority: for names, until so many days from now.
-  local function certificate(name, names, days)
-    local code = process.spawn(openssl, { "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", tostring(days or 2),
-      "-subj", "/CN=eventstream", "-addext", "subjectAltName=" .. names, "-keyout", folder .. "/" .. name .. ".key",
-      "-out", folder .. "/" .. name .. ".pem" }):wait_exit()
-    assert.equal(0, code)
-    return folder .. "/" .. name .. ".key", folder .. "/" .. name .. ".pem"
+  -- A certificate of its own authority: for a subject, and for names.
+  local function certificate(name, subject, names)
+    local arguments = { "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=" .. subject,
+      "-keyout", folder .. "/" .. name .. ".key", "-out", folder .. "/" .. name .. ".pem" }
+    if names then
+      arguments[#arguments + 1] = "-addext"
+      arguments[#arguments + 1] = "subjectAltName=" .. names
+    end
+    assert.equal(0, (process.spawn(openssl, arguments):wait_exit()))
   end
 
   setup(function()
     folder = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/eventstream-XXXXXX"))
-    certificate("good", "DNS:localhost,IP:127.0.0.1,IP:::1")
-    certificate("other", "DNS:example.com,DNS:*.localhost")
+    certificate("good", "eventstream", "DNS:localhost,IP:127.0.0.1,IP:::1")
+    certificate("other", "eventstream", "DNS:example.com,DNS:*.localhost")
+    certificate("nameless", "localhost")
   end)
 
   teardown(function()
-    for _, name in ipairs { "good", "other" } do
+    for _, name in ipairs { "good", "other", "nameless" } do
       os.remove(folder .. "/" .. name .. ".key")
       os.remove(folder .. "/" .. name .. ".pem")
     end
@@ -100,6 +103,7 @@ describe("eventstream.connect over TLS", function()
     { "of an authority that is not trusted", "good", "localhost", nil, "self%-signed certificate" },
     { "of another authority than the given one", "good", "localhost", "other", "self%-signed certificate" },
     { "for another host", "other", "localhost", "other", "hostname mismatch" },
+    { "that has the host for its subject only", "nameless", "localhost", "nameless", "hostname mismatch" },
     { "for another address", "other", "127.0.0.1", "other", "IP address mismatch" },
   } do
     it("refuses a certificate " .. case[1], function()

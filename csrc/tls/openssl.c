@@ -51,12 +51,13 @@ static int is_address(const char *host) {
   return address != NULL;
 }
 
-/* The name is checked (RFC 9525), and told to a server of several (RFC 6066, 3), which addresses are not. */
+/* The name is checked (RFC 9525: among those of subjectAltName, and never the subject's), and told to a server of several
+ * (RFC 6066, 3), which addresses are not. */
 static int set_host(es_tls *tls, const char *host) {
   X509_VERIFY_PARAM *param = SSL_get0_param(tls->ssl);
   if (is_address(host))
     return X509_VERIFY_PARAM_set1_ip_asc(param, host);
-  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
   return X509_VERIFY_PARAM_set1_host(param, host, 0) == 1 && SSL_set_tlsext_host_name(tls->ssl, host) == 1;
 }
 
