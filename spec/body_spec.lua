@@ -37,6 +37,33 @@ describe("request:json", function()
     end
   end)
 
+  it("takes no number that JSON has not", function()
+    for _, number in ipairs { "NaN", "nan", "Infinity", "-Infinity", "inf", "0x1F", "-0x1F", "01", "+1" } do
+      for _, body in ipairs { number, ("[1, %s]"):format(number), ('{"a": {"b": %s}}'):format(number) } do
+        local value, message = read(body, "application/json")
+        assert.equal(nil, value, body)
+        assert.matches("^the body is no JSON: .", message)
+      end
+    end
+    for _, body in ipairs { "1e999", "[[1], -1e999]", '{"a": {"b": 1e400}}', ("9"):rep(400) } do
+      assert.same({ nil, "the body is no JSON: a number is too large" }, { read(body, "application/json") }, body)
+    end
+    assert.same({ "NaN", -1.5e300, 0, 1e-7 }, (read('["NaN", -1.5e300, 0, 1e-7]', "application/json")))
+  end)
+
+  it("leaves lua-cjson as a script has it, and heeds how deep it lets values nest", function()
+    assert.equal(nil, (read("[NaN]", "application/json")))
+    assert.not_equal(nil, (cjson.decode "[NaN]"))
+    local deep = ("["):rep(20) .. ("]"):rep(20)
+    assert.is_table((read(deep, "application/json")))
+    cjson.decode_max_depth(10)
+    local value, message = read(deep, "application/json")
+    cjson.decode_max_depth(1000)
+    assert.equal(nil, value)
+    assert.matches("^the body is no JSON: .*nested", message)
+    assert.is_table((read(("["):rep(1000) .. ("]"):rep(1000), "application/json")))
+  end)
+
   it("takes no body that any page could have sent without leave", function()
     for _, kind in ipairs { "text/plain", "application/x-www-form-urlencoded", "text/json", "application/jsonp", "" } do
       assert.same({ nil, "the body is not sent as application/json" }, { read("{}", kind) })
