@@ -145,6 +145,69 @@ describe("app:static", function()
     end
   end)
 
+  it("compares dates, and takes what is none for nothing", function()
+    write("public/letters.txt", "abcdefghij")
+    assert(uv.fs_utime(root .. "/public/letters.txt", 784111777, 784111777.5)) -- Sun, 06 Nov 1994 08:49:37 GMT
+    serve()
+    local function status_of(line)
+      local client = net.connect(port):request("GET", "/letters.txt", { line })
+      local status = client:take(true)
+      client:close()
+      return status
+    end
+    for date, age in pairs {
+      ["Sun, 06 Nov 1994 08:49:37 GMT"] = 0, ["Sunday, 06-Nov-94 08:49:37 GMT"] = 0, ["Sun Nov  6 08:49:37 1994"] = 0,
+      ["Sun, 06 Nov 1994 08:49:38 GMT"] = 1, ["Mon, 07 Nov 1994 00:00:00 GMT"] = 1, ["Sun Nov 13 08:49:37 1994"] = 1,
+      ["Thu, 01 Dec 1994 00:00:00 GMT"] = 1, ["Sun, 01 Jan 1995 00:00:00 GMT"] = 1,
+      ["Sat, 29 Feb 2020 00:00:00 GMT"] = 1, ["Fri, 31 Dec 9999 23:59:60 GMT"] = 1,
+      ["Friday, 01-Jan-10 00:00:00 GMT"] = 1, ["Sun, 06 Nov 1994 08:49:36 GMT"] = -1,
+      ["Sat, 05 Nov 1994 23:59:59 GMT"] = -1, ["Sunday, 06-Nov-94 08:49:36 GMT"] = -1,
+      ["Mon, 31 Oct 1994 23:00:00 GMT"] = -1, ["Thu, 01 Jan 1970 00:00:00 GMT"] = -1,
+      ["Tue, 29 Feb 1904 00:00:00 GMT"] = -1, ["Sat, 01 Jan 0000 00:00:00 GMT"] = -1,
+    } do
+      assert.equal(age >= 0 and 304 or 200, status_of("If-Modified-Since: " .. date), date)
+      assert.equal(age >= 0 and 200 or 412, status_of("If-Unmodified-Since: " .. date), date)
+    end
+    for _, text in ipairs {
+      "garbage", "", "0", "784111777", "*", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 CET",
+      "Sun, 06 Now 1994 08:49:37 GMT", "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 00 Nov 1994 08:49:37 GMT",
+      "Sun, 31 Nov 1994 08:49:37 GMT", "Wed, 29 Feb 1995 08:49:37 GMT", "Sun, 32 Dec 2094 08:49:37 GMT",
+      "Sun, 06 Nov 1994 24:49:37 GMT", "Sun, 06 Nov 1994 08:60:37 GMT", "Sun, 06 Nov 1994 08:49:61 GMT",
+      "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37Z",
+    } do
+      assert.equal(200, status_of("If-Modified-Since: " .. text), text)
+      assert.equal(200, status_of("If-Unmodified-Since: " .. text), text)
+    end
+  end)
+
+  it("agrees with itself and with the system about dates", function()
+    serve()
+    for _, seconds in ipairs { 0, 951782400, 951868799, 951868800, 1078012800, 1704067199, 1704067200, 1709164800,
+      4107542399, 4107542400 } do -- about leap days, and where there is none in 2100
+      assert(uv.fs_utime(root .. "/public/letters.txt", seconds, seconds))
+      for shift, wanted in pairs { [-1] = { 200, 412 }, [0] = { 304, 200 }, [1] = { 304, 200 } } do
+        local date = os.date("!%a, %d %b %Y %H:%M:%S GMT", seconds + shift)
+        for i, name in ipairs { "If-Modified-Since", "If-Unmodified-Since" } do
+          local client = net.connect(port):request("GET", "/letters.txt", { name .. ": " .. date })
+          assert.equal(wanted[i], (client:take(true)), name .. ": " .. date)
+          client:close()
+        end
+      end
+    end
+  end)
+
+  it("takes no long time for a long header", function()
+    app, port = net.serve(function(a) a:static("/", root .. "/public") end, { limits = { header_bytes = 131072 } })
+    local gap, before = (" "):rep(60000), os.clock()
+    for _, line in ipairs { "If-None-Match: a" .. gap .. "b", "If-Match: *" .. gap .. "b",
+      "If-Modified-Since: Sun, 06 Nov 1994 " .. gap .. "GMT", "If-Modified-Since: " .. ("a"):rep(60000),
+      "Range: bytes=" .. gap .. "1-" .. gap .. "x", "Range: bytes=" .. ("1"):rep(60000) } do
+      net.connect(port):request("GET", "/letters.txt", { line }):wait "^HTTP/1.1 [24]%d%d "
+    end
+    assert.is_true(os.clock() - before < 1, os.clock() - before)
+    assert.equal(304, (net.connect(port):request("GET", "/letters.txt", { "If-None-Match: \t* \t" }):take(true)))
+  end)
+
   it("sends a range", function()
     serve()
     for range, wanted in pairs {

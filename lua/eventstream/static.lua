@@ -42,6 +42,42 @@ local function date(seconds)
     at.sec)
 end
 
+-- Days since 1970; a month 13 is the next year's first. Years begin in March here, so that leap days are their last.
+local function days(year, month, day)
+  if month <= 2 then year = year - 1 end
+  local before = math.floor((153 * ((month + 9) % 12) + 2) / 5)
+  return 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400) + before + day - 719469
+end
+
+-- A year of two digits is at most 50 years ahead.
+local function century(digits)
+  local now = tonumber(os.date "!%Y")
+  local year = now - now % 100 + digits
+  return year > now + 50 and year - 100 or year
+end
+
+-- What a date of HTTP's says, in its form or in one of the two obsolete ones, in seconds since 1970; or nil (RFC 9110,
+-- 5.6.7).
+local function seconds_of(text)
+  local day, name, year, hour, min, sec = text:match "^%a%a%a, (%d%d) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$"
+  if not day then
+    day, name, year, hour, min, sec = text:match "^%a+, (%d%d)%-(%a%a%a)%-(%d%d) (%d%d):(%d%d):(%d%d) GMT$"
+  end
+  if not day then
+    name, day, hour, min, sec, year = text:match "^%a%a%a (%a%a%a) ([%d ]%d) (%d%d):(%d%d):(%d%d) (%d%d%d%d)$"
+  end
+  local month
+  for i, each in ipairs(MONTHS) do
+    if each == name then month = i end
+  end
+  if not month then return end
+  day, hour, min, sec = tonumber(day), tonumber(hour), tonumber(min), tonumber(sec)
+  year = #year == 2 and century(tonumber(year)) or tonumber(year)
+  local number = days(year, month, day)
+  if day < 1 or number >= days(year, month + 1, 1) or hour > 23 or min > 59 or sec > 60 then return end
+  return ((number * 24 + hour) * 60 + min) * 60 + sec
+end
+
 -- The path below the folder, or nil where no file can be meant. A rest that is empty or ends with "/" is a folder.
 local function clean(rest, hidden)
   if rest:find "[%z\\]" then return end
@@ -55,26 +91,31 @@ end
 
 -- Whether a list of ETags has one, or "*" (RFC 9110, 13.1.2: weakly).
 local function lists(field, tag)
-  if field:match "^%s*(.-)%s*$" == "*" then return true end
+  if field:find "^%s*%*%s*$" then return true end
   for each in field:gmatch '"[^"]*"' do
     if each == tag then return true end
   end
   return false
 end
 
+-- Whether a file that changed then has not changed since a header's date; nil where there is none, or it is no date.
+local function is_since(field, seconds)
+  local date_seconds = field and seconds_of(field)
+  if date_seconds then return seconds <= date_seconds end
+end
+
 -- Whether the client has it already (RFC 9110, 13.2.2).
-local function is_fresh(headers, tag, changed)
+local function is_fresh(headers, tag, seconds)
   local none_match = headers["if-none-match"]
   if none_match then return lists(none_match, tag) end
-  return headers["if-modified-since"] == changed
+  return is_since(headers["if-modified-since"], seconds)
 end
 
 -- Whether what the client relies on is not there any more (RFC 9110, 13.1.1 and 13.1.4).
-local function is_other(headers, tag, changed)
+local function is_other(headers, tag, seconds)
   local match = headers["if-match"]
   if match then return not lists(match:gsub('W/"[^"]*"', ""), tag) end
-  local since = headers["if-unmodified-since"]
-  return since ~= nil and since ~= changed
+  return is_since(headers["if-unmodified-since"], seconds) == false
 end
 
 -- The one range that is asked for: its first byte and its size; false where it is none of the file's; nil where the
@@ -137,11 +178,11 @@ function M.new(folder, options)
     local headers = request.headers
     local tag, changed = ('"%x.%x-%x"'):format(seconds, nanoseconds, size), date(seconds)
     local lines = ("ETag: %s\r\nLast-Modified: %s\r\nCache-Control: %s\r\n"):format(tag, changed, age)
-    if is_other(headers, tag, changed) then
+    if is_other(headers, tag, seconds) then
       file:close()
       return plain(412, nil, "it has changed")
     end
-    if is_fresh(headers, tag, changed) then
+    if is_fresh(headers, tag, seconds) then
       file:close()
       return 304, lines, ""
     end
