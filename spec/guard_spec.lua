@@ -95,6 +95,24 @@ describe("origins", function()
   end)
 end)
 
+describe("who is refused by hosts or origins", function()
+  it("is counted by the reason, and is a request", function()
+    listen { hosts = { "a" }, origins = { "https://a.example" } }
+    app:page(421, function() return "a page" end)
+    ask { "Host: a", "Origin: https://a.example" }
+    ask { "Host: b" }
+    ask { "Host: b", "Origin: https://b.example" }
+    ask({ "Host: b" }, "/events")
+    ask { "Host: a", "Origin: https://b.example" }
+    ask({ "Host: a", "Origin: https://b.example" }, "/nothing")
+    local stats = app:stats()
+    assert.same({ 3, 2, 5, 6 }, { stats.rejected_host, stats.rejected_origin, stats.rejected, stats.requests })
+    local text = eventstream.metrics(app)
+    assert.matches('eventstream_rejected_total{reason="host"} 3\n', text, 1, true)
+    assert.matches('eventstream_rejected_total{reason="origin"} 2\n', text, 1, true)
+  end)
+end)
+
 describe("request.remote", function()
   local function remote(lines) return select(2, ask({ "Host: a", (table.unpack or unpack)(lines) })) end -- luacheck: ignore
 

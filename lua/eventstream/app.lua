@@ -219,8 +219,8 @@ function App.new(options)
   settings.retry = options.retry == nil and 3000 or options.retry or -1
   local known = check.call(channels.new, options.channels)
   local app = setmetatable({ _routes = router.new(), _limits = settings, _channels = known, _watchers = {},
-    _befores = {}, _pages = {}, _errors = 0, _has_on_error = options.on_error ~= nil,
-    _began = core.now() }, App)
+    _befores = {}, _pages = {}, _refused = { host = 0, origin = 0 }, _errors = 0,
+    _has_on_error = options.on_error ~= nil, _began = core.now() }, App)
   app._members = members.new(function() return app._watchers.members end,
     function(name) tell_watchers_of_members(app, name) end)
   local hooks = {
@@ -640,15 +640,18 @@ function App:streams()
   return self._core:streams()
 end
 
---- Counters: accepted, requests, rejected (malformed, large, late, full, address, closing: rejected_malformed ...),
---- published, events, bytes_in, bytes_out, resumes, gaps, slow, skipped, errors; gauges: backlog (bytes that wait for
---- clients, and of bodies), connections, streams, channels, subscribers, loop_lag (the most that anything was kept
---- waiting lately) and uptime (seconds). With Redis: backplane_connected (1, or 0), backplane_waiting (events) and
---- backplane_connects.
+--- Counters: accepted, requests, rejected (malformed, large, late, full, address, closing: rejected_malformed ...; host
+--- and origin, which are requests, too), published, events, bytes_in, bytes_out, resumes, gaps, slow, skipped, errors;
+--- gauges: backlog (bytes that wait for clients, and of bodies), connections, streams, channels, subscribers, loop_lag
+--- (the most that anything was kept waiting lately) and uptime (seconds). With Redis: backplane_connected (1, or 0),
+--- backplane_waiting (events) and backplane_connects.
 ---@return table<string, number>
 function App:stats()
   local stats = self._core:stats()
   stats.errors, stats.uptime = self._errors, core.now() - self._began
+  for reason, count in pairs(self._refused) do
+    stats["rejected_" .. reason], stats.rejected = count, stats.rejected + count
+  end
   if self._place and self._place.stats then self._place:stats(stats) end
   return stats
 end

@@ -150,9 +150,12 @@ function M.new(app, refuses)
   return function(request)
     local has_pages = next(app._pages) ~= nil
     if refuses then
-      local status, message = refuses(request)
-      if status and has_pages then return shown(app, text(status, message)) end
-      if status then return text(status, message) end
+      local status, message, reason = refuses(request)
+      if status then
+        app._refused[reason] = app._refused[reason] + 1
+        if has_pages then return shown(app, text(status, message)) end
+        return text(status, message)
+      end
     end
     if app._preflight and is_preflight(request) then
       local found = routes:match(request.path)

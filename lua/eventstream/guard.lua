@@ -81,9 +81,9 @@ local function host_checker(list)
   end
 end
 
---- What `hosts` and `origins` say of a request: nothing, or a status and a text to refuse it with. A target may name
---- a host, too, which then counts instead of the header (RFC 9112, 3.2.2): both must be fine.
----@return (fun(request: eventstream.Request): integer?, string?)?
+--- What `hosts` and `origins` say of a request: nothing, or a status and a text to refuse it with, and what refused it.
+--- A target may name a host, too, which then counts instead of the header (RFC 9112, 3.2.2): both must be fine.
+---@return (fun(request: eventstream.Request): integer?, string?, "host"|"origin"|nil)?
 function M.new(options)
   local host_listed = options.hosts and host_checker(options.hosts)
   local origin_listed = options.origins and matcher(options.origins)
@@ -93,12 +93,12 @@ function M.new(options)
     if host_listed then
       local target = request.target:match "^%a[%w+.-]*://([^/?#]*)"
       if not host_listed(headers.host or "") or (target and not host_listed(target)) then
-        return 421, "this server is not for that host" -- RFC 9110, 15.5.20
+        return 421, "this server is not for that host", "host" -- RFC 9110, 15.5.20
       end
     end
     local origin = headers.origin
     if origin_listed and origin and not origin_listed(origin:lower()) then
-      return 403, "this origin is not allowed"
+      return 403, "this origin is not allowed", "origin"
     end
   end
 end

@@ -27,7 +27,7 @@ local METRICS = {
   { "backplane_connects_total", "counter", "Times that it was connected to.", "backplane_connects" },
 }
 
-local REASONS = { "address", "closing", "full", "large", "late", "malformed" }
+local REASONS = { "address", "closing", "full", "host", "large", "late", "malformed", "origin" }
 
 local function add(lines, name, kind, help)
   lines[#lines + 1] = ("# HELP eventstream_%s %s"):format(name, help)
