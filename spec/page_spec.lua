@@ -94,4 +94,15 @@ describe("app:page", function()
       assert.matches("page: ", message)
     end
   end)
+
+  it("is for no status that only the answer to what is no whole request has", function()
+    serve {}
+    for _, status in ipairs { 408, 411, 413, 414, 417, 431, 501, 505 } do
+      local line = debug.getinfo(1, "l").currentline + 1
+      local ok, message = pcall(function() app:page(status, function() return "page" end) end)
+      assert.is_false(ok)
+      assert.equal(("spec/page_spec.lua:%d: page: %d is the answer to what is no whole request: there is none to show "
+        .. "a page for"):format(line, status), (message:gsub("^%./", "")))
+    end
+  end)
 end)

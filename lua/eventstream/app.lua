@@ -361,9 +361,14 @@ function App:before(callback)
   return self
 end
 
+-- With these the core refuses what is no whole request yet: there is none to show a page for.
+local UNSHOWN = { [408] = true, [411] = true, [413] = true, [414] = true, [417] = true, [431] = true, [501] = true,
+  [505] = true }
+
 --- Shows something of the app's own where the server refuses or fails: for the status, what the function returns: body
 --- and headers, as a handler does, with that status; or another status, body and headers. Not for streams, nor for what
---- is no HTTP. On Lua 5.1, handlers cannot wait where there is a page for 500.
+--- is no HTTP. Raises for 408, 411, 413, 414, 417, 431, 501 and 505, with which the server refuses what is no whole
+--- request. On Lua 5.1, handlers cannot wait where there is a page for 500.
 ---@param status integer 400 to 599: 404, 405, 500, ...
 ---@param handler fun(request: eventstream.Request, status: integer): string|table|integer, any, any
 ---@return eventstream.App self
@@ -371,6 +376,9 @@ function App:page(status, handler)
   check.call(check_self, self, "page")
   if type(status) ~= "number" or status % 1 ~= 0 or status < 400 or status > 599 then
     error(("page: status must be a whole number from 400 to 599, not %s"):format(check.show(status)), 2)
+  end
+  if UNSHOWN[status] then
+    error(("page: %d is the answer to what is no whole request: there is none to show a page for"):format(status), 2)
   end
   if type(handler) ~= "function" then error(("page: function expected, got %s"):format(type(handler)), 2) end
   self._pages[status] = handler
