@@ -163,6 +163,39 @@ describe("eventstream.test", function()
       assert.same({ "room:1", "all" }, client:data "gap")
     end)
 
+    it("sends a body of any size at once", function()
+      local large = eventstream.new { limits = { body_bytes = 2 ^ 23 } }
+      local got
+      large:post("/", function(request)
+        got = request.body
+        return tostring(#got)
+      end)
+      large:post("/waits", function(request)
+        eventstream.await(function(resume) large:after(1, resume) end)
+        return tostring(#request.body)
+      end)
+      for _, size in ipairs { 1e5, 2e5, 1e6, 2 ^ 23 } do
+        local client = test.request(large, "/", { body = ("x"):rep(size) })
+        assert.same({ 200, ("%d"):format(size) }, { client.status, client.body })
+        assert.equal(size, #got)
+      end
+      assert.equal(413, test.request(large, "/", { body = ("x"):rep(2 ^ 23 + 1) }).status)
+      local client = test.request(large, "/waits", { body = ("x"):rep(1e6) })
+      assert.is_nil(client.status)
+      test.advance(1)
+      assert.equal("1000000", client.body)
+    end)
+
+    it("knows answers that have no body", function()
+      local other = eventstream.new()
+      other:get("/304", function() return 304, "", { ETag = '"x"' } end)
+      other:get("/204", function() end)
+      for _, status in ipairs { 204, 304 } do
+        local client = test.request(other, "/" .. status)
+        assert.same({ status, "", true }, { client.status, client.body, client.closed })
+      end
+    end)
+
     it("has readers that are slow", function()
       local small = eventstream.new { channels = { news = { history = 20 } } }
       small:stream("/", function(stream) stream:subscribe "news" end)

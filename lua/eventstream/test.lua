@@ -42,7 +42,9 @@ local function take_head(client)
   client._raw = rest
   client._left = tonumber(client.headers["content-length"])
   client._chunked = (client.headers["transfer-encoding"] or ""):lower() == "chunked"
-  if client._left == 0 or client.status == 204 or client._method == "HEAD" then client.closed = true end
+  local status = client.status
+  local bare = status == 204 or status == 304 or client._method == "HEAD" -- whatever its length says (RFC 9112, 6.3)
+  if client._left == 0 or bare then client.closed = true end
   return true
 end
 
@@ -86,14 +88,15 @@ local function read_events(client, bytes)
   client.last_event_id = id ~= "" and id or nil
 end
 
--- Takes what has come; whether anything has.
+-- Sends what is left of the request, and takes what has come; whether there was any of either.
 local function receive(client)
+  local any = false
   if client._sent then
     local taken = client._half:send(client._sent)
+    any = taken ~= nil and taken > 0
     client._sent = taken and taken < #client._sent and client._sent:sub(taken + 1) or nil
   end
-  if client._paused or client.left then return false end
-  local any = false
+  if client._paused or client.left then return any end
   while true do
     local bytes = client._half:receive()
     if not bytes then
@@ -115,6 +118,17 @@ end
 
 local ROUNDS = 10000 -- of a script that never comes to rest
 
+-- Whether the apps have read anything since: a large request takes them turns in which nothing else happens.
+local function have_read()
+  local any = false
+  for app, own in pairs(apps) do
+    local bytes = app._core:stats().bytes_in
+    any = any or bytes ~= own.bytes
+    own.bytes = bytes
+  end
+  return any
+end
+
 -- Lets all happen that is due now.
 local function settle()
   local quiet, rounds = 0, 0
@@ -122,6 +136,7 @@ local function settle()
     if has_luv then uv.run "nowait" end
     local busy = core.loop.turn() > 0
     for _, client in ipairs(clients) do busy = receive(client) or busy end
+    busy = have_read() or busy
     quiet = busy and 0 or quiet + 1
     rounds = rounds + 1
     if rounds == ROUNDS then error("the app does not come to rest: something is always due", 0) end
@@ -171,9 +186,10 @@ local asking -- the client whose request is under way
 local function join(app)
   if apps[app] then return end
   local hooks = app._hooks
-  apps[app] = { dispatch = hooks.dispatch, report = hooks.report }
+  local own = { dispatch = hooks.dispatch, report = hooks.report }
+  apps[app] = { hooks = own, bytes = 0 }
   function hooks.dispatch(...)
-    local kind, handler, second, third = apps[app].dispatch(...)
+    local kind, handler, second, third = own.dispatch(...)
     local client = asking
     if kind ~= "stream" or not client then return kind, handler, second, third end
     return kind, function(stream, request)
@@ -190,7 +206,7 @@ local function join(app)
 end
 
 local function leave(app)
-  for name, hook in pairs(apps[app]) do app._hooks[name] = hook end
+  for name, hook in pairs(apps[app].hooks) do app._hooks[name] = hook end
   app:close { grace = 0, spread = 0 }
 end
 
