@@ -128,8 +128,17 @@ describe("the command", function()
     code, out = ended("tail", "--help")
     assert.equal(0, code)
     assert.matches("^usage: eventstream tail ", out)
+    local version = "eventstream " .. require("eventstream")._VERSION .. "\n"
     code, out = ended "--version"
-    assert.same({ 0, "eventstream " .. require("eventstream")._VERSION .. "\n" }, { code, out })
+    assert.same({ 0, version }, { code, out })
+    local script = write("app.lua", "print 'ran'")
+    code, out = ended(script, "--help")
+    assert.equal(0, code)
+    assert.matches("^usage: eventstream ", out)
+    code, out = ended(script, "--watch", "--version", "x")
+    assert.same({ 0, version }, { code, out })
+    code, out = ended(write("app.lua", "print(arg[1]) os.exit(0)"), "--", "--help")
+    assert.same({ 0, "--help\n" }, { code, out })
     for _, case in ipairs {
       { "eventstream: which script%?" },
       { "eventstream: unknown option %-%-prot", "--prot", "5", "x.lua" },
@@ -247,6 +256,15 @@ describe("the command", function()
         .. "eventstream: the stream ended; again in [%d.]+ s\n"
         .. "eventstream: the server answered 204: it has nothing more\n$", err)
       assert.matches("\r\nLast%-Event%-ID: 2\r\n", requests[2])
+    end)
+
+    it("says where the id is taken back", function()
+      local code, out = ended("tail", "--count", "5",
+        serve(stream "data: a\n\nid: 1\ndata: b\n\nid:\ndata: c\n\ndata: d\n\nid: 2\ndata: e\n\n"))
+      assert.same({ 0, "data: a\n\nid: 1\ndata: b\n\nid:\ndata: c\n\ndata: d\n\nid: 2\ndata: e\n\n" },
+        { code, out })
+      code, out = ended("tail", "--count", "2", serve(stream "id: 1\ndata: a\n\nid: \1\ndata: b\n\n"))
+      assert.same({ 0, "id: 1\ndata: a\n\nid:\ndata: b\n\n" }, { code, out }) -- one that no header can carry
     end)
 
     it("prints JSON", function()

@@ -85,22 +85,26 @@ end
 
 local KNOWN = { host = "value", port = "value", watch = true, help = true, version = true, control = "value" }
 
-local function serve(arguments)
-  local options, rest, ended = M.parse(arguments, KNOWN)
+-- What --help and --version tell, in the place of a run; whether they did.
+local function inform(options)
   if options.help then
     io.stdout:write(HELP)
-    return 0
-  end
-  if options.version then
+  elseif options.version then
     print("eventstream " .. require("eventstream")._VERSION)
-    return 0
   end
+  return options.help or options.version
+end
+
+local function serve(arguments)
+  local options, rest, ended = M.parse(arguments, KNOWN)
+  if inform(options) then return 0 end
   local script = table.remove(rest, 1)
   if not script then M.misuse "which script? (eventstream app.lua; eventstream --help)" end
   if not ended then -- options may follow the script, before its own arguments
     local more
     more, rest = M.parse(rest, KNOWN)
     for name, value in pairs(more) do options[name] = value end
+    if inform(options) then return 0 end
   end
   if options.port then options.port = port_of(options.port) end
   if options.watch then return require("eventstream.command.watch").run(script, options, rest) end

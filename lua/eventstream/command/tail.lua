@@ -43,13 +43,23 @@ local function as_json(event)
   return ('{"event":%s,"data":%s%s}\n'):format(quoted(event.event), quoted(event.data), id)
 end
 
--- As an event stream again, each event by itself.
-local function as_text(event)
-  local lines = {}
-  if event.id and not event.id:find "[%z\1-\31\127]" then lines[1] = "id: " .. event.id end
-  if event.event ~= "message" then lines[#lines + 1] = "event: " .. event.event end
-  for line in (event.data .. "\n"):gmatch "(.-)\n" do lines[#lines + 1] = "data: " .. line end
-  return table.concat(lines, "\n") .. "\n\n"
+-- As an event stream again, each event by itself. One that has no id any more says so: whoever reads it keeps the last.
+local function text_writer()
+  local last = ""
+  return function(event)
+    local lines = {}
+    local id = event.id or ""
+    if id:find "[%z\1-\31\127]" then id = "" end
+    if id ~= "" then
+      lines[1] = "id: " .. id
+    elseif last ~= "" then
+      lines[1] = "id:"
+    end
+    last = id
+    if event.event ~= "message" then lines[#lines + 1] = "event: " .. event.event end
+    for line in (event.data .. "\n"):gmatch "(.-)\n" do lines[#lines + 1] = "data: " .. line end
+    return table.concat(lines, "\n") .. "\n\n"
+  end
 end
 
 -- Runs the shell command with the event as its input; then(code) when it is over.
@@ -120,7 +130,7 @@ function M.run(arguments)
     return 1
   end
   io.stdout:setvbuf "full" -- flushed with each event
-  local write = options.json and as_json or as_text
+  local write = options.json and as_json or text_writer()
   local source
 
   local function counted()
