@@ -210,6 +210,23 @@ describe("eventstream.test", function()
     end)
   end)
 
+  it("loads a script as it stands: serve only returns the app", function()
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write [[
+      local app = require("eventstream").new()
+      app:stream("/news", function(stream) stream:send "x" end)
+      return app:serve { port = 0 }
+    ]]
+    file:close()
+    local app = dofile(path)
+    os.remove(path)
+    assert.same({ "x" }, test.request(app, "/news"):data())
+    local fine, message = pcall(function() app:serve { prot = 1 } end)
+    assert.is_false(fine)
+    assert.matches("spec/test_spec.lua:%d+: serve: unknown option 'prot'", message)
+  end)
+
   it("lets time go on behind it", function()
     local app = eventstream.new()
     local fired = false

@@ -538,8 +538,8 @@ function App:listen(options)
   return listener, message
 end
 
---- Listens, or raises, and runs until the app is closed: the last line of a script. Inside nginx and under the command
---- it only returns the app, for eventstream.openresty or for the command.
+--- Listens, or raises, and runs until the app is closed: the last line of a script. Inside nginx, under the command and
+--- where eventstream.test is loaded it only returns the app, for eventstream.openresty, the command, or the test.
 ---@param options eventstream.ListenOptions
 ---@return eventstream.App self
 function App:serve(options)
@@ -547,7 +547,7 @@ function App:serve(options)
     check.call(check_self, self, "serve")
     return self
   end
-  if place.command then
+  if place.command or place.tested then
     check.call(check_listen, self, "serve", options)
     self._serves = options
     return self

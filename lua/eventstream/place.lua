@@ -9,6 +9,9 @@ M.nginx = type(ngx) == "table" and type(ngx.config) == "table" and ngx.config.su
 --- Whether the command runs the script: app:serve only returns the app then, and errors are told in one line.
 M.command = false
 
+--- Whether eventstream.test is there: app:serve only returns the app, so that a test can load a script as it stands.
+M.tested = false
+
 --- Tells the operator: on the standard error, or in nginx's error log. One write, so that lines of several processes
 -- that share it stay whole.
 ---@param text string

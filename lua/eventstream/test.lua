@@ -2,7 +2,8 @@
 ---
 --- A client is the other half of a real connection, so that what it sees is what a browser would: the request goes
 --- through the parser, the events through the encoder. From the first one on time stands still, for all intervals,
---- sleeps and heartbeats, until it is moved; luv's own timers are not held.
+--- sleeps and heartbeats, until it is moved; luv's own timers are not held. A script's `return app:serve { ... }` only
+--- returns the app.
 local App = require "eventstream.app"
 local check = require "eventstream.check"
 local core = require "eventstream.core"
@@ -12,6 +13,8 @@ local place = require "eventstream.place"
 local has_luv, uv = pcall(require, "luv")
 
 local M = {}
+
+place.tested = true -- app:serve only returns the app
 
 ---@class eventstream.TestClient
 ---@field status integer? of the answer, once it has come
