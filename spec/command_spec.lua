@@ -28,6 +28,7 @@ describe("the command", function()
     process.kill_all()
     scripted.finish()
     for name in pairs(files) do os.remove(folder .. "/" .. name) end
+    uv.fs_rmdir(folder .. "/lib")
     uv.fs_rmdir(folder)
   end)
 
@@ -225,6 +226,129 @@ describe("the command", function()
       child:wait_line "waiting for a change$"
       write("app.lua", "os.exit(0)")
       assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
+    describe("sees the repair of a module", function()
+      local function requiring(...)
+        local lines = { ("package.path = '%s/?.lua'"):format(folder) }
+        for _, name in ipairs { ... } do lines[#lines + 1] = ("require 'lib.%s'"):format(name) end
+        return table.concat(lines, " ") .. " " .. app "one"
+      end
+
+      it("that cannot be parsed", function()
+        assert(uv.fs_mkdir(folder .. "/lib", 493))
+        write("lib/m.lua", "return {} x")
+        local child = run("--watch", write("app.lua", requiring "m"))
+        child:wait_line "waiting for a change$"
+        write("lib/m.lua", "return {} y")
+        child:wait_line "^eventstream: .*/lib/m%.lua:1: [^()]*$"
+        write("lib/m.lua", "return {}")
+        child:wait_line "lib/m%.lua changed$"
+        listening(child)
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end)
+
+      it("that raises, when another one was loaded before", function()
+        assert(uv.fs_mkdir(folder .. "/lib", 493))
+        write("lib/m.lua", "return {}")
+        write("lib/n.lua", "error 'bad n'")
+        write("app.lua", requiring "m")
+        local child, port = watch()
+        write("app.lua", requiring("m", "n"))
+        child:wait_line "lib/n%.lua:1: bad n$"
+        child:wait_line "waiting for a change$"
+        write("lib/n.lua", "return {}")
+        child:wait_line "lib/n%.lua changed$"
+        assert.equal(port, listening(child))
+        write("lib/m.lua", "return { 1 }")
+        child:wait_line "lib/m%.lua changed$"
+        assert.equal(port, listening(child))
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end)
+
+      it("that ends the process", function()
+        assert(uv.fs_mkdir(folder .. "/lib", 493))
+        write("lib/m.lua", "os.exit(3)")
+        local child = run("--watch", write("app.lua", requiring "m"))
+        child:wait_line "waiting for a change$"
+        write("lib/m.lua", "return {}")
+        listening(child)
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end)
+
+      it("that is not there yet, nor its folder", function()
+        local child = run("--watch", write("app.lua", requiring "m"))
+        child:wait_line "waiting for a change$"
+        assert(uv.fs_mkdir(folder .. "/lib", 493))
+        write("lib/m.lua", "return {}")
+        child:wait_line "lib/m%.lua changed$"
+        listening(child)
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end)
+
+      it("that a handler asks for", function()
+        assert(uv.fs_mkdir(folder .. "/lib", 493))
+        write("lib/m.lua", "error 'on purpose'")
+        write("app.lua", requiring():gsub('error "on purpose"', "return (require 'lib.m')"))
+        local child, port = watch()
+        local function ask()
+          local got = process.spawn("curl", { "-sS", "--noproxy", "*", ("http://127.0.0.1:%s/fails"):format(port) })
+          got:wait_exit()
+          return got.stdout
+        end
+        ask()
+        child:wait_line "on purpose$"
+        for _, word in ipairs { "one", "another" } do
+          write("lib/m.lua", ("return '%s'"):format(word))
+          child:wait_line "lib/m%.lua changed$"
+          assert.equal(port, listening(child))
+          assert.equal(word, ask())
+        end
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end)
+    end)
+
+    it("sees a change while a log is written beside the script", function()
+      write("app.lua", app "one")
+      local child, port = watch()
+      local log, timer = assert(io.open(write("access.log", ""), "a")), uv.new_timer()
+      timer:start(0, 40, function()
+        log:write "line\n"
+        log:flush()
+      end)
+      local fine, failure = pcall(function()
+        write("app.lua", app "two")
+        child:wait_line "app%.lua changed$"
+        assert.equal(port, listening(child))
+      end)
+      timer:close()
+      log:close()
+      assert(fine, failure)
+      child:kill "sigterm"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+    end)
+
+    it("takes a Unix socket's file away at its end, and where the script listens elsewhere", function()
+      local one, two = folder .. "/one", folder .. "/two"
+      local function at(path) return (app("one"):gsub("port = 0", ("path = %q"):format(path))) end
+      write("app.lua", at(one))
+      local child = run("--watch", folder .. "/app.lua")
+      child:wait_line "listening on .*/one$"
+      write("app.lua", at(one) .. " -- the same")
+      child:wait_line "listening on .*/one$"
+      assert.truthy(uv.fs_stat(one))
+      write("app.lua", at(two))
+      child:wait_line "listening on .*/two$"
+      process.wait(function() return not uv.fs_stat(one) end)
+      assert.truthy(uv.fs_stat(two))
+      child:kill "sigterm"
+      assert.same({ 0, 0 }, { child:wait_exit() })
+      assert.is_nil(uv.fs_stat(two))
     end)
 
     it("gives up a script that is caught in a loop", function()

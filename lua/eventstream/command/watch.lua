@@ -20,21 +20,33 @@ end
 
 -- --- The child ---
 
--- The files of the modules that were loaded since.
-local function modules_since(before)
-  local list = {}
-  for name in pairs(package.loaded) do
-    if not before[name] then
-      for template in package.path:gmatch "[^;]+" do
-        local path = template:gsub("%?", (name:gsub("%.", "/"))):gsub("^%./", "")
-        if can_be_read(path) then
-          list[#list + 1] = path
-          break
-        end
-      end
+-- The file of a module along package.path or package.cpath; or nil and all that were looked at.
+local function find(name, templates)
+  local all = {}
+  for template in templates:gmatch "[^;]+" do
+    local path = template:gsub("%?", (name:gsub("%.", "/"))):gsub("^%./", "")
+    if can_be_read(path) then return path end
+    all[#all + 1] = path
+  end
+  return nil, all
+end
+
+-- Calls the function with the file of each module that the script asks for, before it is loaded: one that fails is not
+-- in package.loaded, and its repair is waited for. Until the function that is returned is called, also with the files
+-- that a missing module may come to stand in; later not, so that what clients make it ask for adds nothing.
+local function record(tell)
+  local starting, told = true, {}
+  local function searcher(name)
+    if package.preload[name] then return end
+    local found, missing = find(name, package.path)
+    if not found and (not starting or find(name, package.cpath)) then return end
+    for _, path in ipairs(found and { found } or missing) do
+      if not told[path] then tell(path) end
+      told[path] = true
     end
   end
-  return list
+  table.insert(package.searchers or package.loaders, 1, searcher)
+  return function() starting = false end
 end
 
 -- What is sent is lines, and texts whose length their line tells.
@@ -65,7 +77,8 @@ local function packet(name, text)
 end
 
 local function key_of(where)
-  return where.path or where.port and ("%s:%d"):format(where.host or "127.0.0.1", where.port) or "another"
+  if where.path then return "path=" .. where.path end
+  return where.port and ("%s:%d"):format(where.host or "127.0.0.1", where.port) or "another"
 end
 
 --- The child's part: as serve.run, with a parent at descriptor 3, and at 4 the socket that it holds for `held`.
@@ -109,10 +122,9 @@ function M.child(serve, script, options, arguments)
 
   local eventstream = require "eventstream"
   local handover = require "eventstream.handover"
-  local before = {}
-  for name in pairs(package.loaded) do before[name] = true end
+  local started = record(function(path) write(packet("file", path)) end)
   local loaded, serves = serve.load(script, arguments, options)
-  write(packet("files", table.concat(modules_since(before), "\n")))
+  started()
   local function fail(message)
     command.say("%s", message)
     write(packet "failed")
@@ -171,8 +183,8 @@ function M.run(script, options, arguments)
   end
   local prefix = prefix_of(_G.arg or {})
   local child                          -- { process, pipe, ready }
-  local held, key                      -- the socket that is listened on, and which it is
-  local history, files = "", { script }
+  local held, key, socket              -- what is listened on, which it is, and its file as it was, if it has one
+  local history = ""
   local watchers, seen, rest = {}, {}, uv.new_timer()
   local ending, code = false, 0
 
@@ -196,39 +208,58 @@ function M.run(script, options, arguments)
     return list
   end
 
+  local watch
+
   local function on_rest()
+    watch() -- folders that have come
     local list = changed()
     if #list == 0 or ending then return end
     for _, path in ipairs(list) do
       local fine, message = true, nil
       if path:find "%.lua$" then fine, message = loadfile(path) end
-      if not fine then return command.say("%s (what was there runs on)", (message:match "^[^\n]*")) end
+      if not fine then
+        return command.say(child and "%s (what was there runs on)" or "%s", (message:match "^[^\n]*"))
+      end
     end
     command.say("%s changed", table.concat(list, ", "))
     reload()
   end
 
-  local function watch_directory(directory, pages)
+  local function watch_directory(directory, pages) -- pages: it is the script's own
     if watchers[directory] then return end
+    local folder = directory == "" and "/" or directory
+    local stat = uv.fs_stat(folder)
+    if not stat or stat.type ~= "directory" then -- where it would lie tells when it comes
+      if folder ~= "." and folder ~= "/" then watch_directory(directory_of(directory)) end
+      return
+    end
     local watcher = uv.new_fs_event()
     watchers[directory] = watcher
-    watcher:start(directory, {}, function(failure, name)
+    watcher:start(folder, {}, function(failure, name)
       if failure then return end
       local path = name and (directory == "." and script:sub(1, 2) ~= "./" and name or directory .. "/" .. name)
       if pages and path and PAGES[name:match "%.(%w+)$"] and not seen[path] then seen[path] = "new" end
-      rest:start(REST_MS, 0, on_rest)
+      -- What is none of ours, as a log that is written all the time, does not put off the others.
+      if not path or seen[path] or not rest:is_active() then rest:start(REST_MS, 0, on_rest) end
     end)
   end
 
-  local function watch()
-    watch_directory(directory_of(script), true)
-    for _, path in ipairs(files) do
-      seen[path] = seen[path] or look(path)
-      watch_directory(directory_of(path))
-    end
+  local function watch_file(path)
+    seen[path] = seen[path] or look(path)
+    watch_directory(directory_of(path))
+  end
+
+  function watch()
+    for path in pairs(seen) do watch_directory(directory_of(path)) end
+  end
+
+  local function remove_socket() -- a Unix socket's file, unless it is another's by now
+    local path = held and key:match "^path=(.*)$"
+    if path and socket ~= "none" and look(path) == socket then uv.fs_unlink(path) end
   end
 
   local function stop()
+    remove_socket()
     for _, watcher in pairs(watchers) do watcher:stop() end
     rest:stop()
     uv.stop()
@@ -274,17 +305,15 @@ function M.run(script, options, arguments)
     self.process = process
     child = self
     local read = reader {
-      files = function(text)
-        files = { script }
-        for path in text:gmatch "[^\n]+" do files[#files + 1] = path end
-        watch()
-      end,
+      file = watch_file,
       failed = function() end,
       ready = function(text)
         self.ready, history = true, ""
         if text == key then return end
+        remove_socket()
         if held then held:close() end
         held, key = self.copy, text
+        socket = look(text:match "^path=(.*)$" or "")
         self.copy = nil
       end,
       history = function(text)
@@ -339,7 +368,8 @@ function M.run(script, options, arguments)
       child.process:kill "sigterm"
     end)
   end
-  watch()
+  watch_directory(directory_of(script), true)
+  watch_file(script)
   start()
   uv.run()
   return code
