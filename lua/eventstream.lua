@@ -30,12 +30,8 @@ local function last_event_id(request)
   return nil
 end
 
-local function report(message, traceback)
-  place.tell(traceback == "" and message or message .. "\n" .. traceback)
-end
-
 core.setup {
-  report = report,
+  report = place.tell_error,
   last_event_id = last_event_id,
   unknown = function(what, name) return check.unknown(what, name, FIELDS) end,
   unknown_option = function(name, known) return check.unknown("option", name, { known }) end,

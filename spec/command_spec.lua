@@ -95,6 +95,54 @@ describe("the command", function()
       assert.equal(2, select(2, child.stderr:gsub("\n", "")))
     end)
 
+    it("also an error that has no place of its own", function()
+      local child = run(write("app.lua", [[
+        local eventstream = require "eventstream"
+        local app = eventstream.new()
+        package.path = arg[1] .. "/?.lua"
+        app:get("/header", function() return 200, "", { ["a b"] = "c" } end)
+        app:get("/status", function() return 99 end)
+        app:get("/json", function() return { print } end)
+        app:get("/table", function() error { 1 } end)
+        app:get("/flat", function()
+          error("flat", 0)
+        end)
+        app:stream("/stream", function() error { 1 } end)
+        app:get("/after", function() app:after(0, function() error { 1 } end) end)
+        app:get("/yields", function() coroutine.yield() end)
+        app:get("/module", function() require "bad" end)
+        app:get("/none", function() require "none.such" end)
+        app:page(404, function() return 99 end)
+        app:get("/before", function() end)
+        app:before(function(request) return request.path == "/before" and 99 or nil end)
+        return app:serve { port = 0 }
+      ]]), folder)
+      write("bad.lua", "return {} x")
+      local port = listening(child)
+      for _, case in ipairs {
+        { "header", 4, "handler of GET /header: header name must be a token, not 'a b'" },
+        { "status", 5, "handler of GET /status: status must be a whole number from 200 to 599, not 99" },
+        { "json", 6, "handler of GET /json: body cannot be written as JSON: .*" },
+        { "table", 7, "table: 0?x?%x+" },
+        { "flat", 9, "flat" },
+        { "stream", 11, "table: 0?x?%x+" },
+        { "after", 12, "table: 0?x?%x+" },
+        { "yields", 13, "the handler yielded, but nobody would resume it: wait with eventstream.await" },
+        { "module", 14, "error loading module 'bad' from file '.*/bad.lua': .*/bad.lua:1: .* near 'x'" },
+        { "none", 15, "module 'none.such' not found" },
+        { "nowhere", 16, "page 404: status must be a whole number from 200 to 599, not 99" },
+        { "before", 18, "before GET /before: status must be a whole number from 200 to 599, not 99" },
+      } do
+        local seen = #child.lines
+        process.spawn("curl", { "-sS", "--noproxy", "*", ("http://127.0.0.1:%s/%s"):format(port, case[1]) }):wait_exit()
+        process.wait(function() return #child.lines > seen end)
+        assert.matches(("^eventstream: [^:]*/app%%.lua:%d: %s$"):format(case[2], case[3]), child.lines[seen + 1])
+      end
+      child:kill "sigterm"
+      child:wait_exit()
+      assert.equal(13, #child.lines)
+    end)
+
     it("that runs the loop itself", function()
       local code, out = ended(write("app.lua", [[
         local eventstream = require "eventstream"
@@ -107,6 +155,12 @@ describe("the command", function()
     for what, case in pairs {
       ["a syntax error"] = { "local = 5", "^eventstream: .*/app%.lua:1: '?<name>'? expected near '='\n$" },
       ["an error while it loads"] = { "\nerror 'on purpose'", "^eventstream: .*/app%.lua:2: on purpose\n$" },
+      ["an error that is a table"] = { "\nerror { 1 }", "^eventstream: [^:]*/app%.lua:2: table: 0?x?%x+\n$" },
+      ["an error without a place"] = { "\nlocal function f() error('flat', 0) end\nf()",
+        "^eventstream: [^:]*/app%.lua:2: flat\n$" },
+      ["a module that cannot be parsed"] = { "package.path = arg[0]:match '.*/' .. '?.data'\nrequire 'bad'",
+        "^eventstream: [^:]*/app%.lua:2: error loading module 'bad' from file '.*': .*/bad%.data:1: [^\n]+\n$" },
+      ["no module"] = { "\n\nrequire 'none.such'", "^eventstream: [^:]*/app%.lua:3: module 'none%.such' not found\n$" },
       ["no app"] = { "return 5", "^eventstream: .*/app%.lua returns no app: end it with `return app:serve" },
       ["wrong options"] = { "return require('eventstream').new():serve { prot = 1 }",
         "^eventstream: .*/app%.lua: serve: unknown option 'prot' %(did you mean 'port'%?%)\n$" },
@@ -115,6 +169,7 @@ describe("the command", function()
         "^eventstream: listen: EADDRNOTAVAIL: [^\n]*\n$" },
     } do
       it("and ends with 1 where it has " .. what, function()
+        write("bad.data", "return {} x")
         local code, out, err = ended(write("app.lua", case[1]))
         assert.same({ 1, "" }, { code, out })
         assert.matches(case[2], err)

@@ -272,9 +272,9 @@ describe("documents", function()
     end
     function world.dofile(name) -- README.md's first block
       assert.equal("clock.lua", name)
-      local app = assert(compile(documents["README.md"]:match "\n```lua\n(.-)\n```", "=" .. name))()
-      world.apps[#world.apps + 1] = app
-      return app
+      local clock = assert(compile(documents["README.md"]:match "\n```lua\n(.-)\n```", "=" .. name))()
+      world.apps[#world.apps + 1] = clock
+      return clock
     end
     function world.require(name) return name == "eventstream" and lua or require(name) end
     return setmetatable(world, { __index = _G })

@@ -80,21 +80,16 @@ local function settings_of(limits)
   return settings
 end
 
-local function report_to_stderr(message, traceback)
-  if place.command then return place.tell((message:match "^[^\n]*")) end
-  place.tell(traceback == "" and message or message .. "\n" .. traceback)
-end
-
 -- A handler's error goes to on_error; an error of on_error itself is told beside it, and never passed on.
 local function reporter(app, on_error)
   return function(message, traceback, stream)
     app._errors = app._errors + 1
-    if not on_error then return report_to_stderr(message, traceback) end
+    if not on_error then return place.tell_error(message, traceback) end
     local function trace(e) return debug.traceback(tostring(e), 2) end
     local ok, failure = xpcall(function() on_error(message, traceback, stream) end, trace)
     if not ok then
-      report_to_stderr(message, traceback)
-      report_to_stderr("on_error: " .. failure, "")
+      place.tell_error(message, traceback)
+      place.tell_error("on_error: " .. failure, "")
     end
   end
 end

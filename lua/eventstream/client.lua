@@ -294,7 +294,7 @@ local function wait(source, handler, thread)
   end
   source._resume = function()
     local ok, message = coroutine.resume(thread)
-    if not ok then place.tell(debug.traceback(thread, tostring(message))) end
+    if not ok then place.tell_error(tostring(message), debug.traceback(thread)) end
   end
   coroutine.yield()
   return true

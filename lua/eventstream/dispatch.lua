@@ -20,9 +20,20 @@ local function allowed(routes)
   return ("Allow: %s\r\n"):format(table.concat(methods_of(routes), ", "))
 end
 
+-- What one of the script's functions returned, checked. Its line has gone by then: what is wrong is told with the one
+-- where the function begins.
+local function checked(check, f, who, ...)
+  local ok, status, lines, body = pcall(check, who, ...)
+  if ok then return status, lines, body end
+  local info = debug.getinfo(f, "S")
+  if info.what ~= "C" then status = ("%s:%d: %s"):format(info.short_src, info.linedefined, status) end
+  error(status, 0)
+end
+
 -- The coroutine of an ordinary handler.
 local function plain(handler, request)
-  return headers.result(("handler of %s %s"):format(request.method, request.path), handler(request))
+  local who = ("handler of %s %s"):format(request.method, request.path)
+  return checked(headers.result, handler, who, handler(request))
 end
 
 -- That of one which is ours, whose answer is checked already.
@@ -59,7 +70,8 @@ local function ask(befores, request)
   for _, before in ipairs(befores) do
     local status, body, fields = before(request)
     if status ~= nil then
-      return headers.result(("before %s %s"):format(request.method, request.path), status, body, fields)
+      local who = ("before %s %s"):format(request.method, request.path)
+      return checked(headers.result, before, who, status, body, fields)
     end
   end
 end
@@ -91,10 +103,11 @@ end
 
 -- What the app shows for a status: its page, with the lines that the answer had but the type.
 local function show(app, request, status, lines)
-  local body, second, third = app._pages[status](request, status)
+  local page = app._pages[status]
+  local body, second, third = page(request, status)
   local own, fields = status, second
   if type(body) == "number" then own, body, fields = body, second, third end
-  local own_status, own_lines, own_body = headers.answer(("page %d"):format(status), own, body, fields)
+  local own_status, own_lines, own_body = checked(headers.answer, page, ("page %d"):format(status), own, body, fields)
   return own_status, own_lines .. headers.without(lines, "content-type"), own_body
 end
 

@@ -20,4 +20,12 @@ function M.tell(text)
   io.stderr:write("eventstream: " .. text .. "\n")
 end
 
+--- Tells of a script's error: under the command in one line, else with its traceback.
+---@param message string
+---@param traceback string
+function M.tell_error(message, traceback)
+  if M.command then return M.tell(require("eventstream.command.line").of(message, traceback)) end
+  M.tell(traceback == "" and message or message .. "\n" .. traceback)
+end
+
 return M

@@ -1,11 +1,11 @@
 -- Runs a script that returns an app, in this process.
 local command = require "eventstream.command"
+local line = require "eventstream.command.line"
 local place = require "eventstream.place"
 
 local M = {}
 
--- An error as one line that says where in the script.
-local function one_line(message)
+local function first_line(message)
   return (tostring(message):match "^[^\n]*")
 end
 
@@ -15,7 +15,7 @@ end
 ---@return eventstream.App?, any
 function M.load(script, arguments, options)
   local chunk, message = loadfile(script)
-  if not chunk then return nil, one_line(message) end
+  if not chunk then return nil, first_line(message) end
   local own = { [0] = script }
   for i, argument in ipairs(arguments) do own[i] = argument end
   rawset(_G, "arg", own)
@@ -31,10 +31,9 @@ function M.load(script, arguments, options)
     return run()
   end
   local ok, app = xpcall(function() return chunk((unpack or table.unpack)(own)) end, function(failure)
-    return one_line(failure)
+    return line.of(tostring(failure), debug.traceback("", 2), script)
   end)
   eventstream.run = run
-  if not ok and not app:find "^[^:]+:%d+: " then app = script .. ": " .. app end -- a tail call has no line
   if not ok then return nil, app end
   if getmetatable(app) ~= require "eventstream.app" then
     if ran then return nil, nil end
@@ -70,7 +69,7 @@ function M.run(script, options, arguments)
   end
   local ok, listener, message = pcall(app.listen, app, M.where(serves, options))
   if not ok or not listener then
-    command.say("%s", one_line(ok and message or listener))
+    command.say("%s", first_line(ok and message or listener))
     return 1
   end
   M.tell(app, listener)
