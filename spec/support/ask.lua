@@ -1,12 +1,15 @@
 --- One ordinary request over luv, for load clients: ask(port, "/start", function(body) end). Where the server closes
---- without a word, as one does whose client is too busy to ask in time, it is asked once more.
+--- without a word, as one does whose client is too busy to ask in time, it is asked again.
 local uv = require "luv"
+
+local TRIES = 10
 
 ---@param port integer
 ---@param target string
 ---@param answered fun(body: string)
----@param again boolean? it is asked once more already
-local function ask(port, target, answered, again)
+---@param tries integer? how many there were before
+local function ask(port, target, answered, tries)
+  tries = (tries or 0) + 1
   local handle, received = uv.new_tcp(), {}
   handle:connect("127.0.0.1", port, function(failure)
     assert(not failure, failure)
@@ -18,7 +21,7 @@ local function ask(port, target, answered, again)
         return
       end
       handle:close()
-      if #received == 0 and not again then return ask(port, target, answered, true) end
+      if #received == 0 and tries < TRIES then return ask(port, target, answered, tries) end
       local status, body = table.concat(received):match "^HTTP/1%.1 (%d+) .-\r\n\r\n(.*)$"
       assert(status == "200" or status == "204", table.concat(received))
       answered(body)
