@@ -113,6 +113,45 @@ describe("cors", function()
     assert.equal(200, (ask("OPTIONS", "/asked", HERE, { "Access-Control-Request-Method: GET" })), "the script's own")
   end)
 
+  local function refused(bytes)
+    local client = net.connect(port):send(bytes)
+    client:wait "\r\n\r\n"
+    local status, found = client:answer()
+    client:close()
+    return { status, found["access-control-allow-origin"], vary = found.vary }
+  end
+
+  it("also tells whom the server refuses before any script sees what was asked", function()
+    local limits = { body_bytes = 10, header_bytes = 256, body_seconds = 0.1, header_seconds = 0.2 }
+    local start = "POST /plain HTTP/1.1\r\nHost: a\r\nOrigin: " .. HERE .. "\r\n"
+    local cases = {
+      [408] = { start .. "Content-Length: 5\r\n\r\n", start .. "Content-Le" },
+      [413] = { start .. "Content-Length: 11\r\n\r\n", start .. "Transfer-Encoding: chunked\r\n\r\nb\r\n" },
+      [417] = { start .. "Expect: more\r\n\r\n" },
+      [431] = { start .. "X: " .. ("x"):rep(300) },
+      [400] = { start .. "X : y\r\n\r\n" },
+    }
+    local nameless = {
+      [408] = { start }, -- the line might go on
+      [414] = { "GET /" .. ("x"):rep(300) },
+      [400] = { "GET / HTTP/1.1\r\nHost: a\r\nOrigin: " .. HERE .. "\n" },
+    }
+    serve({ origins = { HERE } }, { limits = limits })
+    for status, requests in pairs(cases) do
+      for _, request in ipairs(requests) do
+        assert.same({ status, HERE, vary = "Origin" }, refused(request), request)
+        assert.same({ status, vary = "Origin" }, refused((request:gsub(HERE, THERE, 1))), request)
+      end
+    end
+    for status, requests in pairs(nameless) do
+      for _, request in ipairs(requests) do assert.same({ status, vary = "Origin" }, refused(request), request) end
+    end
+    serve("*", { limits = limits })
+    for _, list in ipairs { cases, nameless } do
+      for status, requests in pairs(list) do assert.same({ status, "*" }, refused(requests[1]), requests[1]) end
+    end
+  end)
+
   it("also tells an EventSource that is sent away, which would end for good otherwise", function()
     serve({ origins = { HERE } }, { limits = { connections = 1 } })
     local other = net.connect(port):get "/news"

@@ -304,17 +304,40 @@ describe("limits.total_bytes", function()
   it("refuses a body that does not fit beside the others, and counts none that is done", function()
     listen { limits = { total_bytes = 3 * MIB, body_bytes = 2 * MIB } }
     local head = ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"):format(2 * MIB)
-    local first = net.connect(port):send(head)
-    net.wait(function() return app:stats().connections == 1 end)
-    net.settle()
+    local first = net.connect(port):send(head .. ("x"):rep(MIB + 1))
+    net.wait(function() return app:stats().backlog > MIB end, "half of a body")
     local status, fields = net.connect(port):send(head):take()
     assert.equal(503, status)
     assert.truthy(fields["retry-after"])
-    first:send(("x"):rep(2 * MIB))
+    first:send(("x"):rep(MIB - 1))
     assert.equal(200, (first:take()))
     local third = net.connect(port):send(head)
     third:send(("x"):rep(2 * MIB))
     assert.equal(200, (third:take()))
+  end)
+
+  it("counts a body as it comes, and none that was only announced", function()
+    listen { limits = { total_bytes = MIB, body_bytes = MIB } }
+    local expecting = ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"):format(MIB)
+    for _ = 1, 4 do net.connect(port):send(expecting):wait "^HTTP/1.1 100 " end
+    assert.equal(0, app:stats().backlog)
+    local status, _, body = net.connect(port):request("POST", "/", nil, "x"):take()
+    assert.same({ 200, "1" }, { status, body })
+  end)
+
+  it("counts what stands behind a request that is being answered", function()
+    local resume
+    app = eventstream.new()
+    app:get("/", function() return (eventstream.await(function(r) resume = r end)) end)
+    app:post("/", function(request) return tostring(#request.body) end)
+    port = assert(app:listen { port = 0 }).port
+    local client = net.connect(port):send("GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\n"
+      .. "Content-Length: 1000\r\n\r\n" .. ("x"):rep(1000))
+    net.wait(function() return resume end, "the first request")
+    assert(app:stats().backlog > 1000, app:stats().backlog)
+    resume "first"
+    client:wait "first.*\r\n\r\n1000$"
+    assert.equal(0, app:stats().backlog)
   end)
 
   it("refuses a body in chunks when it has grown too large", function()
@@ -441,6 +464,14 @@ describe("without a descriptor left", function()
       local client = net.connect(port):get "/"
       return client:take() == 200
     end, "an ordinary answer")
+  end)
+
+  it("tells who comes to come back while others keep the bodies that they announced", function()
+    start()
+    for _ = 1, 90 do
+      net.connect(port):send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+    end
+    net.connect(port):get("/events", { "Accept: text/event-stream" }):wait "\r\n\r\nretry: %d+\n\n$"
   end)
 
   it("does not spin while those who are told say nothing, and closes who only waits for a next request", function()

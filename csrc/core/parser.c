@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define HEADERS_MAX 256 /* header lines; with header_bytes this bounds what a head can hold */
-#define BODY_FIRST 4096 /* bytes first allocated for a body whose length is not told */
+#define BODY_FIRST 4096 /* bytes first allocated for a body: an announced length costs nothing until bytes come */
 #define CHUNK_EXTRA 16  /* bytes that may surround each byte of a chunked body, beside header_bytes */
 #define TEXT_FIRST 512  /* bytes first allocated for a head: what curl or a small client sends */
 
@@ -46,7 +46,7 @@ struct es_parser {
   bool trailing; /* the last chunk is there, and what follows are the trailer's lines */
   int in;
   char *body;
-  size_t body_len, body_size;
+  size_t body_len, body_size, body_max; /* max: as announced, or the limit */
   es_budget *budget;
   bool begun, head_done, wants_continue;
   int status;
@@ -200,6 +200,7 @@ static int on_head(llhttp_t *http) {
   int hosts = 0, codings = 0;
   bool chunked = true, bad_host = false, nameless = false, expects = false;
   p->head_done = true;
+  p->body_max = p->body_bytes;
   for (size_t i = 0; i < p->line_count; i++) {
     line *l = &p->lines[i];
     char *name = p->text + l->name.at, *value = p->text + l->value.at;
@@ -244,8 +245,9 @@ static int on_head(llhttp_t *http) {
   if (http->flags & F_CONTENT_LENGTH) {
     if (http->content_length > p->body_bytes)
       return refuse(p, 413, "the request's body is too large");
-    if (http->content_length > 0 && grow_body(p, (size_t)http->content_length) != 0)
-      return HPE_USER;
+    p->body_max = (size_t)http->content_length;
+    if (p->budget != NULL && !es_budget_allows(p->budget, p->body_max)) /* there is no use in its coming */
+      return refuse(p, 503, "the server is full");
   }
   if (!sized || ((http->flags & F_CONTENT_LENGTH) != 0 && http->content_length == 0))
     p->wants_continue = false;
@@ -254,14 +256,14 @@ static int on_head(llhttp_t *http) {
 
 static int on_body(llhttp_t *http, const char *at, size_t len) {
   es_parser *p = http->data;
-  if (len > p->body_bytes - p->body_len)
+  if (len > p->body_max - p->body_len)
     return refuse(p, 413, "the request's body is too large");
   if (len > p->body_size - p->body_len) {
     size_t size = p->body_size > 0 ? p->body_size : BODY_FIRST;
     while (size - p->body_len < len)
       size *= 2;
-    if (size > p->body_bytes)
-      size = p->body_bytes;
+    if (size > p->body_max)
+      size = p->body_max;
     if (grow_body(p, size) != 0)
       return HPE_USER;
   }
@@ -303,11 +305,11 @@ static void split_target(es_request *r) {
 
 /* One allocation holds the request, its headers and their text, just as large as they are: it lives as long as the
  * stream does. */
-static int on_done(llhttp_t *http) {
-  es_parser *p = http->data;
+static es_request *new_request(const es_parser *p) {
+  const llhttp_t *http = &p->http;
   es_request *r = malloc(sizeof *r + p->line_count * sizeof(es_header) + p->text_len);
   if (r == NULL)
-    return refuse(p, 500, "out of memory");
+    return NULL;
   es_header *headers = (es_header *)(r + 1);
   char *text = (char *)(headers + p->line_count);
   if (p->text_len > 0)
@@ -322,15 +324,23 @@ static int on_done(llhttp_t *http) {
     headers[i].name = (es_slice){text + l->name.at, l->name.len};
     headers[i].value = (es_slice){text + l->value.at, l->value.len};
   }
+  r->minor = http->http_minor;
+  r->keep_alive = llhttp_should_keep_alive(http) != 0;
+  r->head = http->method == HTTP_HEAD;
+  return r;
+}
+
+static int on_done(llhttp_t *http) {
+  es_parser *p = http->data;
+  es_request *r = new_request(p);
+  if (r == NULL)
+    return refuse(p, 500, "out of memory");
   r->body_memory = p->body;
   r->body = (es_slice){p->body, p->body_len};
   if (p->budget != NULL)
     p->budget->used -= p->body_size - p->body_len;
   p->body = NULL;
   p->body_size = 0;
-  r->minor = http->http_minor;
-  r->keep_alive = llhttp_should_keep_alive(http) != 0;
-  r->head = http->method == HTTP_HEAD;
   p->request = r;
   return HPE_PAUSED; /* what follows belongs to the next request */
 }
@@ -504,6 +514,27 @@ es_request *es_parser_take(es_parser *p) {
   p->request = NULL;
   reset(p);
   return r;
+}
+
+es_request *es_parser_take_head(es_parser *p) {
+  es_request *r = new_request(p);
+  if (r != NULL)
+    r->keep_alive = false; /* what follows is the rest of its body */
+  return r;
+}
+
+es_slice es_parser_header(const es_parser *p, const char *name) {
+  size_t whole = p->line_count - (p->in != IN_NOTHING ? 1 : 0); /* of the last one, more may come */
+  for (size_t i = 0; i < whole; i++) {
+    const line *l = &p->lines[i];
+    if (!is_text(p->text + l->name.at, l->name.len, name))
+      continue;
+    es_slice value = {p->text + l->value.at, l->value.len};
+    while (value.len > 0 && (value.ptr[value.len - 1] == ' ' || value.ptr[value.len - 1] == '\t'))
+      value.len--;
+    return value;
+  }
+  return (es_slice){NULL, 0};
 }
 
 int es_parser_status(const es_parser *p) {

@@ -35,6 +35,14 @@ bool es_parser_has_head(const es_parser *parser);
  * parser is ready for the next. */
 es_request *es_parser_take(es_parser *parser);
 
+/* Instead, once the head is complete: a request without its body, for whom none is wanted any more. The parser is of no
+ * more use. NULL when memory is out. */
+es_request *es_parser_take_head(es_parser *parser);
+
+/* The first header of that name among those that have come whole, also of a request that is refused; ptr NULL: there is
+ * none. Borrowed until the parser is fed again. */
+es_slice es_parser_header(const es_parser *parser, const char *name);
+
 /* After ES_PARSE_ERROR: an HTTP status (400, 411, 413, 414, 417, 431, 500, 501, 503, 505) and a short text for the
  * answer's body. */
 int es_parser_status(const es_parser *parser);

@@ -216,8 +216,11 @@ static void start_lingering(es_connection *c) {
   es_connection_set_due(c, LINGER_SECONDS);
 }
 
-/* More comes of what is dropped: the client would not see its answer behind a reset (RFC 9112, 9.6). */
+/* More comes of what is dropped: the client would not see its answer behind a reset (RFC 9112, 9.6). Of those that are
+ * one too many each holds a place, or a spare descriptor, of which the next one could be told. */
 static void linger_on(es_connection *c) {
+  if (c->shed)
+    return;
   double seconds = (double)(es_loop_time(c->server->loop) - c->since) / 1000 + LINGER_SECONDS;
   es_connection_set_due(c, seconds < LINGER_MAX_SECONDS ? seconds : LINGER_MAX_SECONDS);
 }
@@ -466,8 +469,10 @@ bool es_connection_is_idle(const es_connection *c) {
 
 void es_connection_retire(es_connection *c) {
   c->last = true;
-  if (!awaits(c))
+  if (!awaits(c)) {
+    es_intake_turn_away(c);
     return;
+  }
   char byte;
   bool asks = !c->is_hosted && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
   if (c->kept && !asks)

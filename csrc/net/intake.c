@@ -32,8 +32,13 @@ void es_intake_refuse(es_connection *c, int status, const char *reason) {
   body[len++] = '\n';
   static const char lines[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
   size_t skip = status == 503 ? 0 : 16; /* only who comes too early is told when to come */
+  es_slice origin = {NULL, 0};
+  if (c->parser != NULL)
+    origin = es_parser_header(c->parser, "origin");
   es_head head = {.status = status,
                   .date = es_loop_date(c->server->loop),
+                  .cors = &c->server->cors,
+                  .origin = origin,
                   .extra = {lines + skip, sizeof lines - 1 - skip},
                   .content_length = (int64_t)len};
   c->server->stats.rejected[refusal_of(status)]++;
@@ -80,8 +85,12 @@ static bool is_over(es_exchange *x) {
   return caller == ES_CALLER_OVER || caller == ES_CALLER_REFUSED;
 }
 
-static void begin_exchange(es_connection *c) {
-  es_request *request = es_parser_take(c->parser);
+/* Takes the request over; NULL: memory was out. */
+static void begin_exchange(es_connection *c, es_request *request) {
+  if (request == NULL) {
+    es_connection_close(c, ES_END_ERROR);
+    return;
+  }
   es_parser_free(c->parser); /* a stream may run for days, and the next request can make its own */
   c->parser = NULL;
   c->exchange = es_exchange_new(c, request);
@@ -107,6 +116,11 @@ static void begin_exchange(es_connection *c) {
   es_exchange_unref(x);
 }
 
+void es_intake_turn_away(es_connection *c) {
+  if (c->state == ES_READING && c->parser != NULL && es_parser_has_head(c->parser))
+    begin_exchange(c, es_parser_take_head(c->parser));
+}
+
 /* What stands behind the request under way; at most one read's worth, as nothing is read meanwhile. */
 struct es_held {
   es_job job;
@@ -115,12 +129,21 @@ struct es_held {
   char bytes[];
 };
 
+/* They are the caller's, and count no more. */
+static struct es_held *take_held(es_connection *c) {
+  struct es_held *held = c->held;
+  if (held != NULL)
+    c->server->pool.budget.used -= held->size;
+  c->held = NULL;
+  return held;
+}
+
 static void run_held(es_job *job) {
   struct es_held *held = (struct es_held *)job;
   es_connection *c = held->connection;
   if (c->state != ES_READING)
     return;
-  c->held = NULL;
+  take_held(c);
   if (++c->pipelined >= c->server->limits.pipelined)
     c->last = true; /* what stands behind it is not answered, and the client knows which of its requests were */
   es_connection_watch(c);
@@ -136,6 +159,7 @@ static void hold(es_connection *c, const char *bytes, size_t size) {
   }
   *c->held = (struct es_held){.job = {.run = run_held}, .connection = c, .size = size};
   memcpy(c->held->bytes, bytes, size);
+  c->server->pool.budget.used += size;
 }
 
 void es_intake_post_held(es_connection *c) {
@@ -145,8 +169,7 @@ void es_intake_post_held(es_connection *c) {
 void es_intake_drop_held(es_connection *c) {
   if (c->held != NULL && c->held->job.posted)
     es_loop_unpost(c->server->loop, &c->held->job);
-  free(c->held);
-  c->held = NULL;
+  free(take_held(c));
 }
 
 /* The bytes that a proxy sends first. They are kept until they are whole, and what follows is a request. */
@@ -160,13 +183,14 @@ static void take_proxy(es_connection *c, const char *bytes, size_t size) {
   if (c->held == NULL)
     *held = (struct es_held){.job = {.run = run_held}, .connection = c};
   c->held = held;
+  c->server->pool.budget.used += size;
   memcpy(held->bytes + before, bytes, size);
   held->size = before + size;
   es_peer told = {.family = ES_NOWHERE};
   int length = es_trust_has(&c->server->trust, &c->peer) ? es_proxy_read(held->bytes, held->size, &told) : -1;
   if (length == 0)
     return;
-  c->held = NULL;
+  take_held(c);
   c->proxied = false;
   c->unnamed = told.family == ES_NOWHERE;
   if (!c->unnamed)
@@ -194,11 +218,12 @@ void es_intake_take(es_connection *c, const char *bytes, size_t size) {
     }
   }
   bool begun = es_parser_begun(c->parser), had_head = es_parser_has_head(c->parser);
+  bool unwanted = c->shed || server->closing; /* its body changes nothing, and it gets no more time than it has */
   size_t taken;
   es_parse result = es_parser_feed(c->parser, bytes, size, &taken);
   switch (result) {
   case ES_PARSE_CONTINUE:
-    if (es_queue_append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 0)
+    if (!unwanted && es_queue_append(&c->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 0)
       es_connection_dirty(c);
     break;
   case ES_PARSE_MORE:
@@ -206,13 +231,15 @@ void es_intake_take(es_connection *c, const char *bytes, size_t size) {
   case ES_PARSE_DONE:
     if (taken < size)
       hold(c, bytes + taken, size - taken);
-    begin_exchange(c);
+    begin_exchange(c, es_parser_take(c->parser));
     return;
   case ES_PARSE_ERROR:
     es_intake_refuse(c, es_parser_status(c->parser), es_parser_reason(c->parser));
     return;
   }
-  if (!had_head && es_parser_has_head(c->parser)) {
+  if (unwanted) {
+    es_intake_turn_away(c);
+  } else if (!had_head && es_parser_has_head(c->parser)) {
     c->since = es_loop_time(server->loop);
     es_connection_set_due(c, server->limits.body_seconds);
   } else if (c->kept && !begun && es_parser_begun(c->parser)) { /* the first one's time began with the connection */

@@ -8,6 +8,9 @@
  * held until that is answered. */
 void es_intake_take(es_connection *connection, const char *bytes, size_t size);
 
+/* The server is full, or closes: a request whose head is there is told so, and its body is not awaited. */
+void es_intake_turn_away(es_connection *connection);
+
 /* Answers with an error and closes. */
 void es_intake_refuse(es_connection *connection, int status, const char *reason);
 

@@ -159,6 +159,58 @@ static void normalizes(void) {
   }
 }
 
+/* An announced body costs as much as has come of it, and not more than was announced. */
+static void counts_what_has_come(void) {
+  static const char head[] = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+  es_budget budget = {.limit = 150000};
+  char piece[1000] = {0};
+  size_t taken;
+  es_parser *parser = es_parser_new(512, 200000, &budget), *other = es_parser_new(512, 200000, &budget);
+  CHECK(es_parser_feed(parser, head, strlen(head), &taken) == ES_PARSE_MORE && budget.used == 0);
+  for (size_t sent = 1000; sent < 100000; sent += 1000) {
+    CHECK(es_parser_feed(parser, piece, sizeof piece, &taken) == ES_PARSE_MORE);
+    CHECK(budget.used >= sent && budget.used <= 100000 && (budget.used <= 4096 || budget.used < 2 * sent));
+  }
+  CHECK(es_parser_feed(other, head, strlen(head), &taken) == ES_PARSE_ERROR && es_parser_status(other) == 503);
+  CHECK(es_parser_feed(parser, piece, sizeof piece, &taken) == ES_PARSE_DONE && budget.used == 100000);
+  es_request *r = es_parser_take(parser);
+  CHECK(r->body.len == 100000);
+  es_request_unref(r);
+  es_parser_free(parser);
+  es_parser_free(other);
+  CHECK(budget.used == 100000); /* the request's is its owner's to count */
+}
+
+static void gives_the_head_alone(void) {
+  static const char text[] = "PUT /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe";
+  es_budget budget = {.limit = 5};
+  size_t taken;
+  es_parser *parser = es_parser_new(512, 16, &budget);
+  CHECK(es_parser_feed(parser, text, strlen(text), &taken) == ES_PARSE_MORE && es_parser_has_head(parser));
+  es_request *r = es_parser_take_head(parser);
+  CHECK(same(r->method, "PUT") && same(r->path, "/a") && same(r->query, "b") && r->body.len == 0 && !r->keep_alive);
+  CHECK(same(es_request_header(r, "host")->value, "h") && budget.used == 5);
+  es_parser_free(parser);
+  CHECK(budget.used == 0);
+  es_request_unref(r);
+}
+
+/* A part of a header could be taken for another one. */
+static void tells_whole_headers(void) {
+  static const char text[] = "GET / HTTP/1.1\r\nHost: h\r\nX-One: \t a b \t \r\nx-two:\r\nx-one: c\r\n\r\n";
+  for (size_t cut = 0; cut < strlen(text); cut++) {
+    es_parser *parser = es_parser_new(512, 16, NULL);
+    size_t taken;
+    CHECK(es_parser_feed(parser, text, cut, &taken) == ES_PARSE_MORE);
+    es_slice one = es_parser_header(parser, "x-one"), two = es_parser_header(parser, "x-two");
+    CHECK(one.ptr == NULL || same(one, "a b"));
+    CHECK(cut < 45 || one.ptr != NULL);
+    CHECK(two.ptr == NULL ? cut < 55 : two.len == 0);
+    CHECK(es_parser_header(parser, "x-three").ptr == NULL);
+    es_parser_free(parser);
+  }
+}
+
 static void decodes(void) {
   char out[32];
   bool bad = false;
@@ -180,6 +232,9 @@ int main(void) {
   splits_targets();
   asks_to_continue();
   normalizes();
+  counts_what_has_come();
+  gives_the_head_alone();
+  tells_whole_headers();
   decodes();
   printf("parser: %d checks passed\n", checks);
   return 0;
