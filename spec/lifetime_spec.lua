@@ -164,6 +164,75 @@ describe("a server", function()
     assert.equal("", silent.received)
   end)
 
+  it("that closes waits for no body", function()
+    local ran = false
+    local app, port = streams.serve(function(app)
+      app:post("/", function() ran = true end)
+    end)
+    local head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n"
+    local begun, late = net.connect(port):send(head .. "\r\n"), net.connect(port):send(head)
+    begun:wait "^HTTP/1.1 100 Continue\r\n\r\n"
+    streams.round_trip(port)
+    app:close { grace = 3600 }
+    late:send "\r\n"
+    begun:wait "^HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 "
+    late:wait "^HTTP/1.1 503 .*Retry%-After"
+    assert.is_false(ran)
+  end)
+
+  local function retries(clients)
+    local least, most = math.huge, 0
+    for _, client in ipairs(clients) do
+      client:wait_end()
+      local told = tonumber(client.received:match "^HTTP/1.1 200 .*\r\n\r\nretry: (%d+)\n\n$")
+      assert(told, client.received)
+      least, most = math.min(least, told), math.max(most, told)
+    end
+    return least, most
+  end
+
+  it("that closes spreads whom it sends away before their streams began, too", function()
+    local waiting = 0
+    local app, port = streams.serve(function(one)
+      one:before(function(request)
+        if request.path ~= "/" then return end
+        waiting = waiting + 1
+        require "eventstream".await(function() end)
+      end)
+      one:stream("/", function(stream) stream:hold() end)
+    end, { retry = 100 })
+    local asked, late = {}, {}
+    for i = 1, 30 do
+      asked[i] = net.connect(port):get "/"
+      late[i] = net.connect(port):send "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+    end
+    net.wait(function() return waiting == 30 end, "30 that wait")
+    streams.round_trip(port)
+    app:close { grace = 5, spread = 30 }
+    for _, client in ipairs(late) do client:send "\r\n" end
+    for _, clients in ipairs { asked, late } do
+      local least, most = retries(clients)
+      assert(most > 10000 and most <= 30000, most)
+      assert(least < 20000, least)
+    end
+  end)
+
+  it("that closes tells no 200 to a POST whose stream has not begun", function()
+    local waits
+    local app, port = streams.serve(function(one)
+      one:stream("/", { methods = { "POST" } }, function()
+        waits = true
+        require "eventstream".await(function() end)
+      end)
+    end)
+    local client = net.connect(port):request("POST", "/", { "Accept: text/event-stream" }, "a message")
+    net.wait(function() return waits end, "its handler")
+    app:close()
+    local status, fields = client:take()
+    assert.equal(503, status)
+    assert.matches("^%d+$", fields["retry-after"])
+  end)
+
   it("that closes answers what a kept connection has asked already", function()
     local app, port = streams.serve(function(app)
       app:get("/", function() return "hello" end)

@@ -158,6 +158,57 @@ describe("limits.address_connections", function()
   end)
 end)
 
+-- --- Connections in all ---
+
+describe("limits.connections", function()
+  local stream = "Accept: text/event-stream"
+
+  local function fill()
+    listen { limits = { connections = 1 } }
+    net.connect(port):get("/events"):wait "chunked"
+  end
+
+  it("answers one too many as soon as its head is there, and waits for no body", function()
+    fill()
+    local head = "%s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n%s\r\n"
+    local client = net.connect(port):send(head:format("POST /", ""))
+    local status, fields = client:take()
+    assert.same({ 503, "close" }, { status, fields.connection })
+    net.connect(port):send(head:format("GET /events", stream .. "\r\n")):wait "^HTTP/1.1 200 .*\r\n\r\nretry: %d+\n\n$"
+    net.connect(port):send(head:format("POST /", "") .. "some of it"):wait "^HTTP/1.1 503 "
+  end)
+
+  it("gives it no more time where it goes on", function()
+    fill()
+    local start = uv.hrtime()
+    local client = net.connect(port):send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+    tick(100, function()
+      if not client.ended then client.handle:try_write "x" end
+    end)
+    net.wait(function() return app:stats().connections == 1 end, "its end")
+    local took = (uv.hrtime() - start) / 1e9
+    assert(took < 4, took)
+  end)
+
+  it("tells no 200 to what is no GET, whatever it accepts", function()
+    fill()
+    local status, fields = net.connect(port):request("POST", "/", { "Accept: application/json, text/event-stream" },
+      "a message"):take()
+    assert.equal(503, status)
+    assert.matches("^%d+$", fields["retry-after"])
+  end)
+
+  it("knows an EventSource by what it names, in whatever case", function()
+    fill()
+    for _, accept in ipairs { "Text/Event-Stream", "application/json, TEXT/EVENT-STREAM;q=0.5" } do
+      net.connect(port):get("/events", { "Accept: " .. accept }):wait "^HTTP/1.1 200 .*\r\n\r\nretry: %d+\n\n$"
+    end
+    for _, accept in ipairs { "*/*", "text/*", "text/plain" } do
+      assert.equal(503, (net.connect(port):get("/events", { "Accept: " .. accept }):take()))
+    end
+  end)
+end)
+
 it("who is sent away is told a retry even where the app tells none", function()
   listen { retry = false, limits = { connections = 1 } }
   net.connect(port):get("/events"):wait "chunked"

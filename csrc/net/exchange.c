@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RETRY_FLOOR_MS 100 /* below it a browser reconnects in a hot loop */
+#define RETRY_FLOOR_MS 100 /* below it a browser reconnects in a hot loop: also of who is sent away */
 #define AWAY_RETRY_MS 3000 /* for those who are sent away, where the app tells no retry */
 
 static es_exchange *of_end_job(es_job *job) {
@@ -139,6 +139,14 @@ static int64_t jittered_retry(es_server *server, double otherwise) {
     return ES_NO_RETRY;
   double retry = ms * (1 + es_loop_random(server->loop) / 2);
   return (int64_t)(retry < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : floor(retry));
+}
+
+/* When who is sent away is to come back. A crowd must not come at once. */
+static int64_t away_retry(es_server *server) {
+  if (!server->closing)
+    return jittered_retry(server, AWAY_RETRY_MS);
+  double ms = es_loop_random(server->loop) * server->spread * 1000;
+  return (int64_t)(ms < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : ms);
 }
 
 static es_slice origin_of(const es_exchange *x) {
@@ -269,12 +277,22 @@ static int answer(es_exchange *x, int status, es_slice extra, es_slice body, es_
   return answered(x, err, reason);
 }
 
-/* What is said where answers that nobody reads have taken all room. */
-static int answer_later(es_exchange *x) {
-  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
-  static const char text[] = "the server is full\n"; /* of answers that nobody reads */
+int es_exchange_answer_later(es_exchange *x, es_reason reason) {
+  static const char lines[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
+  if (x->reason != ES_OPEN)
+    return 0;
+  const char *text = "the server is full\n";
+  if (reason == ES_END_EXPIRED)
+    text = "its time was over before it began\n";
+  else if (x->server->closing)
+    text = "the server is closing\n";
+  return answer(x, 503, (es_slice){lines, sizeof lines - 1}, (es_slice){text, strlen(text)}, reason);
+}
+
+/* Answers that nobody reads have taken all room. */
+static int refuse_full(es_exchange *x) {
   x->server->stats.rejected[ES_REFUSED_FULL]++;
-  return answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1}, ES_END_DONE);
+  return es_exchange_answer_later(x, ES_END_DONE);
 }
 
 int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body) {
@@ -282,7 +300,7 @@ int es_exchange_answer(es_exchange *x, int status, es_slice extra, es_slice body
     return 0;
   if (body.len <= x->server->limits.backlog_bytes || es_budget_allows(&x->server->pool.budget, body.len))
     return answer(x, status, extra, body, ES_END_DONE);
-  return answer_later(x);
+  return refuse_full(x);
 }
 
 int es_exchange_answer_file(es_exchange *x, int status, es_slice extra, int fd, int64_t offset, uint64_t size) {
@@ -293,7 +311,7 @@ int es_exchange_answer_file(es_exchange *x, int status, es_slice extra, int fd, 
   }
   if (!es_budget_allows(&x->server->pool.budget, ES_FILE_BYTES)) {
     close(fd);
-    return answer_later(x);
+    return refuse_full(x);
   }
   int err = answer_head(x, status, extra, size, &bodied);
   if (err != 0 || !bodied)
@@ -310,11 +328,15 @@ void es_exchange_fail(es_exchange *x, int status, es_slice extra, es_slice body)
 
 int es_exchange_come_back(es_exchange *x, es_reason reason) {
   static const char lines[] = "Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n";
+  es_slice method = x->request->method;
+  bool gets = x->request->head || (method.len == 3 && memcmp(method.ptr, "GET", 3) == 0);
   if (x->reason != ES_OPEN)
     return 0;
+  if (!gets) /* its 200 would say that what it brought was taken */
+    return es_exchange_answer_later(x, reason);
   es_event event = ES_EVENT_INIT;
   char body[64];
-  event.retry = jittered_retry(x->server, AWAY_RETRY_MS); /* a crowd that is sent away must not come back at once */
+  event.retry = away_retry(x->server);
   size_t size = (size_t)(es_frame_write(body, &event) - body);
   return answer(x, 200, (es_slice){lines, sizeof lines - 1}, (es_slice){body, size}, reason);
 }
@@ -366,6 +388,17 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
     es_connection_close(c, reason);
   else
     es_connection_done(c, !x->streaming && x->request->keep_alive);
+}
+
+void es_exchange_send_away(es_exchange *x) {
+  if (!x->head_sent) {
+    es_exchange_come_back(x, ES_END_SERVER);
+    return;
+  }
+  es_event event = ES_EVENT_INIT;
+  event.retry = away_retry(x->server);
+  (void)es_exchange_queue(x, &event); /* without memory it comes back after its first retry */
+  es_exchange_end(x, ES_END_SERVER);
 }
 
 void es_exchange_expire(es_exchange *x, double seconds) {

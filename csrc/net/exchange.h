@@ -104,14 +104,21 @@ int es_exchange_answer_file(es_exchange *exchange, int status, es_slice extra, i
 /* The same as es_exchange_answer for what went wrong: it ends with ES_END_ERROR. */
 void es_exchange_fail(es_exchange *exchange, int status, es_slice extra, es_slice body);
 
+/* Answers 503, and that it may be tried again, and ends for the reason. */
+int es_exchange_answer_later(es_exchange *exchange, es_reason reason);
+
 /* Answers 200 with a jittered retry and ends for the reason: a browser's EventSource comes back, where any other status
- * would end it for good. */
+ * would end it for good. What is no GET or HEAD comes from no EventSource: it is answered later. */
 int es_exchange_come_back(es_exchange *exchange, es_reason reason);
+
+/* The same for a stream that may have begun; its reason is ES_END_SERVER. */
+void es_exchange_send_away(es_exchange *exchange);
 
 /* Ends it: what was sent before is still delivered, then a stream's last chunk. Idempotent. */
 void es_exchange_end(es_exchange *exchange, es_reason reason);
 
-/* A stream is to end with ES_END_EXPIRED so many seconds from now, unless it was to end sooner. */
+/* A stream is to end with ES_END_EXPIRED so many seconds from now, unless it was to end sooner; one that has not begun by
+ * then is told to come back. */
 void es_exchange_expire(es_exchange *exchange, double seconds);
 
 /* Hands what is queued to the kernel now instead of at the turn's end. */

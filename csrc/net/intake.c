@@ -1,6 +1,7 @@
 #include "net/intake.h"
 
 #include "core/proxy.h"
+#include "core/text.h"
 #include "net/head.h"
 #include "net/server.h"
 
@@ -49,13 +50,14 @@ void es_intake_refuse(es_connection *c, int status, const char *reason) {
   es_connection_done(c, false);
 }
 
+/* Whether it names the type by which an EventSource asks: one that would take anything is mostly none. */
 static bool wants_stream(const es_request *request) {
   static const char type[] = "text/event-stream";
   const es_header *accept = es_request_header(request, "accept");
   if (accept == NULL)
     return false;
   for (size_t i = 0; i + sizeof type - 1 <= accept->value.len; i++) {
-    if (memcmp(accept->value.ptr + i, type, sizeof type - 1) == 0)
+    if (es_same_text(accept->value.ptr + i, type, sizeof type - 1)) /* RFC 9110, 8.3.1: whatever its case */
       return true;
   }
   return false;
@@ -64,14 +66,12 @@ static bool wants_stream(const es_request *request) {
 /* One connection too many, or a server that closes: an EventSource is told to come back later, any other client that it
  * is refused. */
 static void shed(es_exchange *x, es_refusal refusal) {
-  static const char later[] = "Retry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n";
-  static const char text[] = "the server is full\n";
   x->connection->last = true;
   x->server->stats.rejected[refusal]++;
   if (wants_stream(x->request))
     es_exchange_come_back(x, ES_END_SERVER);
   else
-    es_exchange_answer(x, 503, (es_slice){later, sizeof later - 1}, (es_slice){text, sizeof text - 1});
+    es_exchange_answer_later(x, ES_END_DONE);
 }
 
 /* Who is behind a proxy is known by its request only: it counts as long as that lasts. True where it is one too many. */

@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#define RETRY_FLOOR_MS 100 /* also of those that are sent away: none comes back at once */
-
 static void run_closed(es_job *job) {
   es_server *server = (es_server *)((char *)job - offsetof(es_server, closed_job));
   server->handlers->on_closed(server);
@@ -106,19 +104,6 @@ static void set_grace(es_server *server, uint64_t due) {
     on_grace(&server->grace);
 }
 
-/* Sends a stream away, with a time of its own to come back at. */
-static void send_away(es_exchange *x, double spread) {
-  if (!x->head_sent) {
-    es_exchange_come_back(x, ES_END_SERVER);
-    return;
-  }
-  es_event event = ES_EVENT_INIT;
-  double ms = es_loop_random(x->server->loop) * spread * 1000;
-  event.retry = (int64_t)(ms < RETRY_FLOOR_MS ? RETRY_FLOOR_MS : ms);
-  (void)es_exchange_queue(x, &event); /* without memory it comes back after its first retry */
-  es_exchange_end(x, ES_END_SERVER);
-}
-
 void es_server_close(es_server *server, double grace, double spread) {
   uint64_t due = es_loop_now(server->loop) + (uint64_t)(grace * 1000);
   if (server->closing) { /* again: it may only become shorter */
@@ -127,6 +112,7 @@ void es_server_close(es_server *server, double grace, double spread) {
     return;
   }
   server->closing = true;
+  server->spread = spread;
   while (server->listeners != NULL) {
     es_listener_drain(server->listeners);
     es_listener_close(server->listeners);
@@ -134,7 +120,7 @@ void es_server_close(es_server *server, double grace, double spread) {
   for (es_connection *c = server->connections, *next; c != NULL; c = next) {
     next = c->next;
     if (c->exchange != NULL && c->exchange->streaming)
-      send_away(c->exchange, spread);
+      es_exchange_send_away(c->exchange);
     else
       es_connection_retire(c);
   }

@@ -73,6 +73,7 @@ struct es_server {
   es_loop *loop;
   es_stats stats;
   bool closing;
+  double spread;              /* once it closes: who is sent away comes back within so many seconds */
   uint64_t epoch;             /* of its ids */
   uint64_t sequence;          /* the highest that was given to a frame */
   uint64_t gone;              /* the highest of a channel that went away */
@@ -98,8 +99,8 @@ es_server *es_server_new(es_loop *loop);
 /* Closes all that is left at once, without any of the handlers, and frees the server; NULL is allowed. */
 void es_server_free(es_server *server);
 
-/* Stops accepting and ends every stream, each told to come back after a time of its own within spread seconds; what is
- * still open after grace seconds is cut. Returns at once; on_closed tells the end. A second call may shorten the grace. */
+/* Stops accepting and ends every stream, each told to come back after a time of its own within spread seconds, as whoever
+ * is sent away from then on; what is still open after grace seconds is cut. Returns at once; on_closed tells the end. A second call may shorten the grace. */
 void es_server_close(es_server *server, double grace, double spread);
 
 /* Where sequences are given elsewhere, because several processes serve one app. Joins, before anything is published, at

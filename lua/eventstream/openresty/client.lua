@@ -355,7 +355,9 @@ end
 
 -- The app is closed. An EventSource would never come back after any status but 200 (WHATWG HTML, 9.2.3).
 local function send_away()
-  if (ngx.var.http_accept or ""):find("text/event-stream", 1, true) then
+  local method = ngx.req.get_method()
+  local gets = method == "GET" or method == "HEAD" -- to any other a 200 would say that what it brought was taken
+  if gets and (ngx.var.http_accept or ""):lower():find("text/event-stream", 1, true) then
     ngx.header["Content-Type"] = "text/event-stream"
     ngx.header["Cache-Control"] = "no-cache, no-transform"
     ngx.print(("retry: %d\n\n"):format(1000 + math.random(4000)))
