@@ -392,6 +392,34 @@ describe("stream:expire", function()
     end
   end)
 
+  local function wait_before_it_begins(method, seconds)
+    local waited
+    reason = nil
+    app, port = net.serve(function(one)
+      one:stream("/", { methods = { method } }, function(stream)
+        stream:on_close(function(why) reason = why end)
+        stream:expire(seconds)
+        waited = { eventstream.await(function() end) }
+      end)
+    end, { heartbeat = 0.02 })
+    local client = net.connect(port):request(method, "/")
+    client:wait_end()
+    assert.equal("expired", reason)
+    assert.same({ nil, "closed" }, waited)
+    return client:answer()
+  end
+
+  it("ends one that has not begun by then, and an EventSource comes back", function()
+    for _, seconds in ipairs { 0.1, 0 } do
+      local status, fields, body = wait_before_it_begins("GET", seconds)
+      assert.same({ 200, "text/event-stream" }, { status, fields["content-type"] })
+      assert.matches("^retry: %d+\n\n$", body)
+    end
+    local status, fields = wait_before_it_begins("POST", 0.1)
+    assert.equal(503, status)
+    assert.matches("^%d+$", fields["retry-after"])
+  end)
+
   it("does not lengthen what was shorter", function()
     local client = open(60, { limits = { stream_seconds = 0.1 } })
     client:wait_end()

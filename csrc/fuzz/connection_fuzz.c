@@ -146,7 +146,9 @@ static void act(unsigned what) {
   case 4:
   case 5:
     es_exchange_stream(x);
-    if (x->reason == ES_OPEN)
+    if (what & 64) /* its handler waits before it begins */
+      es_exchange_expire(x, what / 8 % 8);
+    else if (x->reason == ES_OPEN)
       (void)es_exchange_open(x, (es_slice){"", 0});
     break;
   case 6:

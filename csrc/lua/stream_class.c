@@ -188,7 +188,7 @@ static int l_hold(lua_State *L) {
   return 1;
 }
 
-/* expire(seconds): from now, unless it ends sooner; 0 and below: as soon as it has begun. */
+/* expire(seconds): from now, unless it ends sooner; 0 and below: at the turn's end. */
 static int l_expire(lua_State *L) {
   es_stream *s = es_check_stream(L, 1);
   double seconds = lua_tonumber(L, 2);

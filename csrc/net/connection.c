@@ -382,7 +382,7 @@ static double beat(es_server *server) {
 
 static void set_stream_due(es_connection *c) {
   es_server *server = c->server;
-  double quiet = server->heartbeat_seconds > 0 ? beat(server) : 0;
+  double quiet = server->heartbeat_seconds > 0 && c->exchange->head_sent ? beat(server) : 0;
   if (c->expires != ES_NEVER) {
     double left = ((double)c->expires - (double)c->since) / 1000;
     if (quiet == 0 || left < quiet)
@@ -406,23 +406,26 @@ void es_connection_expire(es_connection *c, double seconds) {
   if (due >= c->expires)
     return;
   c->expires = due;
-  if (c->exchange->head_sent)
-    set_stream_due(c);
+  set_stream_due(c);
 }
 
 static void on_stream_due(es_connection *c) {
   es_server *server = c->server;
   uint64_t now = es_loop_time(server->loop);
+  es_exchange *x = c->exchange;
   if (now >= c->expires) {
-    es_exchange_end(c->exchange, ES_END_EXPIRED);
+    if (x->head_sent)
+      es_exchange_end(x, ES_END_EXPIRED);
+    else
+      es_exchange_come_back(x, ES_END_EXPIRED);
     return;
   }
   double quiet = (double)(now - c->since) / 1000;
-  if (server->heartbeat_seconds > 0 && quiet >= server->heartbeat_seconds * 0.75 - 0.001) {
+  if (server->heartbeat_seconds > 0 && x->head_sent && quiet >= server->heartbeat_seconds * 0.75 - 0.001) {
     es_event comment = ES_EVENT_INIT;
     comment.comment = (es_slice){"", 0};
     /* bytes that wait already say more than a heartbeat could */
-    if (!c->writing && es_queue_bytes(&c->out) == 0 && es_queue_event(&c->out, &comment, c->exchange->chunked) == 0)
+    if (!c->writing && es_queue_bytes(&c->out) == 0 && es_queue_event(&c->out, &comment, x->chunked) == 0)
       es_connection_dirty(c);
     c->since = now;
   }
