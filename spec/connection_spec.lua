@@ -281,6 +281,44 @@ describe("a plain answer", function()
     assert.same({ nil, "closed" }, result)
   end)
 
+  it("is told to a handler that waits as closed when the client sends no more and then resets", function()
+    local results, waits = {}, 0
+    app:get("/told", function()
+      waits = waits + 1
+      local result = { eventstream.await(function() end) }
+      results[#results + 1] = result
+    end)
+    local told = {}
+    for i = 1, 10 do
+      told[i] = net.connect(port):get "/told"
+      if i > 5 then told[i]:send(("x"):rep(50000)) end -- which nobody reads
+    end
+    net.wait(function() return waits == 10 end, "the handlers")
+    local shut = 0
+    for i = 1, 10 do told[i].handle:shutdown(function() shut = shut + 1 end) end
+    net.wait(function() return shut == 10 end, "what was sent last")
+    barrier()
+    assert.same({}, results)
+    for i = 1, 10 do told[i]:reset() end
+    net.wait(function() return #results == 10 end, "the end of each await")
+    for i = 1, 10 do assert.same({ nil, "closed" }, results[i]) end
+  end)
+
+  it("does not let the loop spin meanwhile", function()
+    local go_on, uses = nil, nil
+    app:get("/told", function() return (eventstream.await(function(resume) go_on = resume end)) end)
+    local client = net.connect(port):get("/told")
+    client:shutdown()
+    net.wait(function() return go_on end, "the handler")
+    barrier()
+    local before = os.clock()
+    app:after(0.5, function() uses = os.clock() - before end)
+    net.wait(function() return uses end, "half a second")
+    assert(uses < 0.2, uses)
+    go_on "told"
+    assert.equal("told", (select(3, client:take())))
+  end)
+
   describe("of 8 MB", function()
     it("arrives whole", function()
       local client = net.connect(port)

@@ -44,6 +44,9 @@ void es_connection_watch(es_connection *c) {
       events |= UV_DISCONNECT; /* the next request stays with the kernel until this one is answered */
     else
       events |= UV_READABLE;
+  } else if (c->state == ES_ANSWERING) {
+    events |=
+        UV_PRIORITIZED; /* its half is shut, which would be told for ever; that it leaves is told along with this */
   }
   if (events == 0)
     uv_poll_stop(&c->poll);
@@ -344,14 +347,26 @@ static void on_readable(es_connection *c) {
   es_connection_close(c, ES_END_CLIENT);
 }
 
+static int socket_error(const es_connection *c) {
+  int err = 0;
+  socklen_t len = sizeof err;
+  getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+  return err;
+}
+
+/* A client that has shut its half sends nothing more but, maybe, what it called urgent before, which nobody wants: all else
+ * is the connection's end. A Unix socket's has no error. */
+static void on_prioritized(es_connection *c) {
+  char byte;
+  if (recv(c->fd, &byte, 1, MSG_OOB | MSG_DONTWAIT) <= 0)
+    broken(c, socket_error(c));
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events) {
   es_connection *c = poll->data;
   es_loop *loop = c->server->loop;
   if (status < 0) {
-    int err = 0;
-    socklen_t len = sizeof err;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
-    broken(c, err);
+    broken(c, socket_error(c));
   } else {
     if (events & UV_WRITABLE)
       es_connection_flush(c);
@@ -360,7 +375,8 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     else if ((events & UV_DISCONNECT) && c->state != ES_CLOSED) {
       c->gone = true; /* no more requests; the answer under way may still be read */
       es_connection_watch(c);
-    }
+    } else if ((events & UV_PRIORITIZED) && c->state != ES_CLOSED)
+      on_prioritized(c);
   }
   es_loop_settle(loop);
 }
