@@ -106,12 +106,15 @@ describe("nginx", function()
     local client = join "news"
     blackbox.ask(house, "POST", "/close-app")
     client:finish()
-    local function ask(accept) return blackbox.ask(house, "GET", "/text", { "Accept: " .. accept }) end
+    local function ask(accept, method)
+      return blackbox.ask(house, method or "GET", "/text", { "Accept: " .. accept })
+    end
     process.wait(function() return ask("text/plain").status == 503 end, nil, "503")
-    local stream = ask "text/event-stream"
+    local stream = ask "Text/Event-Stream"
     assert.same({ 200, "text/event-stream" }, { stream.status, stream.headers["content-type"] })
     assert.matches("^retry: %d%d%d%d\n\n$", stream.body)
     assert.equal("1", ask("text/plain").headers["retry-after"])
+    assert.equal(503, ask("application/json, text/event-stream", "POST").status)
     close()
   end)
 
