@@ -104,7 +104,7 @@ end
 ---@param file file*|fun(line: string) what the lines are written to, or given to
 ---@return fun(answer: eventstream.Answer)
 function M.access_log(file)
-  return check.call(access_log.new, file)
+  return (check.call(access_log.new, file))
 end
 
 --- For other loops than luv's: poll fd() for reading, at most timeout() seconds (nil: without end), then call turn(),

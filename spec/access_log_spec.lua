@@ -106,6 +106,26 @@ describe("app:on_answer", function()
       assert(answer[3] > 0 and answer[3] < SIZE, answer[3])
     end)
 
+    it("tells that it was too slow, also on a connection that would be kept", function()
+      app:close { grace = 0 }
+      serve(function(a) a:static("/large", folder) end, { limits = { keep_alive_seconds = 0.1 } })
+      local client = net.connect(port):get "/large/large"
+      client:wait "\r\n\r\n"
+      client:pause()
+      assert.equal("slow", wait_answer(1)[4])
+    end)
+
+    it("counts what its request's body takes, for as long as that is held", function()
+      local client = net.connect(port):request("GET", "/large/large", nil, ("x"):rep(1048576))
+      client:wait "\r\n\r\n"
+      client:pause()
+      net.settle()
+      assert(app:stats().backlog > 1048576, app:stats().backlog)
+      client:reset()
+      wait_answer(1)
+      assert.equal(0, app:stats().backlog)
+    end)
+
     it("tells how much there was of a file that became shorter", function()
       local client = begin()
       assert(uv.fs_truncate and uv.fs_truncate(path, 100) or os.execute("truncate -s 100 " .. path))
@@ -162,6 +182,24 @@ describe("app:on_answer", function()
       assert.matches("^127%.0%.0%.1 %- a\\x20b\\x22c " .. date .. ' "GET /text%?user=a%%20b\\x22c HTTP/1%.1" 200 5 '
         .. '"https://a%.example/" "A\\x22\\x5C\\x09B\\xC3\\xBC"$', first)
       assert.matches("^127%.0%.0%.1 %- %- " .. date .. ' "GET /none HTTP/1%.1" 404 10 "%-" "%-"$', second)
+    end)
+
+    it("writes each line at once, and who it is by his name", function()
+      local path = os.tmpname()
+      local file = assert(io.open(path, "w"))
+      file:setvbuf "full"
+      serve(function(a)
+        a:before(function(request) request.user = { name = "ada", session = 5 } end)
+        a:on_answer(eventstream.access_log(file))
+      end)
+      net.connect(port):get("/text"):take()
+      wait_answer(1)
+      local read = assert(io.open(path))
+      local text = read:read "*a"
+      read:close()
+      file:close()
+      os.remove(path)
+      assert.matches('^127%.0%.0%.1 %- ada .* 200 5 "%-" "%-"\n$', text)
     end)
 
     it("gives lines to a function, and takes nothing else", function()

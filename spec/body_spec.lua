@@ -34,6 +34,7 @@ describe("request:json", function()
       local value, message = read(body, "application/json")
       assert.equal(nil, value)
       assert.matches("^the body is no JSON: .", message)
+      assert.is_nil(message:find ".lua:") -- it is shown to clients
     end
   end)
 

@@ -85,6 +85,16 @@ describe("the command", function()
       assert.same({ 0, 0 }, { child:wait_exit() })
     end)
 
+    it("that does not say where, which the command line does", function()
+      for _, ending in ipairs { "app:serve()", "app:serve {}" } do
+        write("app.lua", 'local app = require("eventstream").new()\nreturn ' .. ending)
+        local child = run(folder .. "/app.lua", "--port", "0")
+        listening(child)
+        child:kill "sigterm"
+        assert.same({ 0, 0 }, { child:wait_exit() })
+      end
+    end)
+
     it("and tells an error in one line, that says where", function()
       local child = run(write("app.lua", app "one"))
       local port = listening(child)
@@ -413,6 +423,10 @@ describe("the command", function()
       child:wait_line "has run for"
       write("app.lua", app "two")
       child:wait_line "it does not hand its history over, and is ended$"
+      assert.equal(port, listening(child))
+      write("app.lua", "while true do end " .. app "three")
+      child:wait_line "app%.lua does not listen yet: is it caught in a loop%?$"
+      write("app.lua", app "four")
       assert.equal(port, listening(child))
       post(port, "x")
       child:kill "sigint"

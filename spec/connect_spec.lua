@@ -574,7 +574,7 @@ describe("eventstream.connect", function()
       ["('http://x/', { headers = { A = 'b\\r\\nC: d' } })"] =
         "connect: header 'A' must not contain control characters",
       ["('http://x/', { last_event_id = 'a\\nb' })"] =
-        "connect: last_event_id must be a string without line ends, not 'a\nb'",
+        "connect: last_event_id must be a string without line ends, not 'a\\x0Ab'",
       ["('http://x/', { retry = -1 })"] = "connect: retry must be a whole number, 0 or more, not -1",
       ["('https://x/', { ca_file = '/nowhere' })"] = "connect: ca_file: /nowhere: No such file or directory",
     } do

@@ -265,7 +265,8 @@ describe("documents", function()
         names[#names + 1] = name
         fn()
       end,
-      after_each = function() end, io = { stdout = io.tmpfile(), stderr = io.tmpfile() },
+      before_each = function(fn) fn() end, after_each = function() end,
+      io = { stdout = io.tmpfile(), stderr = io.tmpfile() },
     }
     function world.print(...)
       world.printed[#world.printed + 1] = table.concat({ tostring((...)), select(2, ...) }, " ")

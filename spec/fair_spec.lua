@@ -67,8 +67,8 @@ local function server(flush)
   return tonumber((child:wait_line "^port (%d+)$")), child
 end
 
--- Measures until it is as it must be: whether it was, and a story. A machine that had something else to do must not look
--- like a server that had: what is ours is there each time.
+-- Measures until it is as it must be: whether it was, and a story. A machine that had something else to do must not
+-- look like a server that had: what is ours is there each time.
 local function holds(measure)
   local fine, story
   for _ = 1, 3 do
@@ -96,9 +96,9 @@ describe("fan-out #long", function()
         assert.equal("", child.stderr)
         return rate >= RATE * 0.95 and #took >= 100 and tonumber(ticks) >= 300 and p99 <= LIMIT_MS
             and tonumber(tail) <= LIMIT_MS,
-          ("flush = %s, %.0f events/s: of %d new clients 99 %% had their head within %.1f ms (median %.1f, longest %.1f); "
-            .. "of %s ticks 99 %% were at most %s ms late (median %s, latest %s)"):format(flush, rate, #took, p99,
-            took[math.ceil(#took / 2)], took[#took], ticks, tail, middle, last)
+          ("flush = %s, %.0f events/s: of %d new clients 99 %% had their head within %.1f ms (median %.1f, "
+            .. "longest %.1f); of %s ticks 99 %% were at most %s ms late (median %s, latest %s)"):format(flush, rate,
+            #took, p99, took[math.ceil(#took / 2)], took[#took], ticks, tail, middle, last)
       end)
     end)
   end

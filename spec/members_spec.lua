@@ -87,6 +87,23 @@ describe("channel:members", function()
     net.connect(port):get "/wrong":wait "retry"
     assert.matches("subscribe: member must be ", message)
   end)
+
+  it("cannot look like two, or like nobody", function()
+    local app, port = hub()
+    local messages = {}
+    app:stream("/wrong", function(stream)
+      for _, name in ipairs { "a\nb", "a\0b", "" } do
+        messages[#messages + 1] = select(2, pcall(stream.subscribe, stream, "room", { member = name }))
+      end
+      stream:close()
+    end)
+    net.connect(port):get "/wrong":wait "retry"
+    for i, shown in ipairs { "a\\x0Ab", "a\\x00b", "" } do
+      assert.matches("subscribe: member must be a string that is not empty, without control characters, not '" .. shown
+        .. "'", messages[i], 1, true)
+    end
+    assert.same({}, app:channel "room":members())
+  end)
 end)
 
 describe("a stream that comes back within a callback", function()

@@ -119,6 +119,75 @@ describe("eventstream.redis, cut or refused,", function()
     three.client.has("1", "gap a", "3", "4", "5", "gap a", "6")
   end)
 
+  for _, restarts in ipairs { 1, 2 } do
+    it(("tells of a loss who was away for %d term(s)"):format(restarts), function()
+      local server = redis_server.start()
+      local one, two, way = two_apps(server)
+      local a, b = join(one.port, "a"), join(two.port, "a")
+      publish(one.app, "a", 1)
+      a.has "1"
+      b.has "1"
+      way:cut()
+      disconnected(two.state)
+      publish(one.app, "a", "kept")
+      server:ask "SAVE"
+      publish(one.app, "a", "lost")
+      for i = 1, restarts do
+        server:kill() -- but for the first one nothing is lost
+        disconnected(one.state)
+        server:begin()
+        connected(one.state)
+        publish(one.app, "a", 2 + i)
+        server:ask "SAVE"
+      end
+      way:mend()
+      connected(two.state)
+      publish(one.app, "a", 5)
+      local all = { "3", "4", "5" }
+      if restarts == 1 then table.remove(all, 2) end
+      a.has("1", "kept", "lost", "gap a", (unpack or table.unpack)(all))
+      b.has("1", "kept", "gap a", (unpack or table.unpack)(all))
+    end)
+  end
+
+  it("tells of a loss that was known late, though the control stream has lost that", function()
+    local server = redis_server.start()
+    local one, two, way = two_apps(server)
+    local other_way = path.lay(server.port)
+    local three, port_three, state_three = serve { port = other_way.port }
+    connected(state_three)
+    local a, b, c = join(one.port, "a"), join(two.port, "a"), join(port_three, "a")
+    publish(one.app, "a", 1)
+    for _, client in ipairs { a, b, c } do client.has "1" end
+    server:ask "SAVE"
+    way:cut()
+    disconnected(two.state)
+    publish(one.app, "a", "lost")
+    c.has("1", "lost")
+    one.app:close { grace = 0 }
+    other_way:cut()
+    disconnected(state_three)
+    server:kill()
+    server:begin()
+    way:mend()
+    connected(two.state) -- which begins the term, and knows of nothing
+    publish(two.app, "a", 3)
+    b.has("1", "3")
+    way:cut()
+    disconnected(two.state)
+    other_way:mend()
+    connected(state_three)
+    publish(three, "a", 4)
+    c.has("1", "lost", "gap a", "3", "4")
+    churn(three)
+    publish(three, "a", 5)
+    way:mend()
+    connected(two.state)
+    publish(three, "a", 6)
+    c.has("1", "lost", "gap a", "3", "4", "5", "6")
+    b.has("1", "3", "gap a", "4", "5", "6")
+  end)
+
   it("ends a channel that was closed meanwhile, though the control stream has lost that", function()
     local server = redis_server.start()
     local one, two, way = two_apps(server)

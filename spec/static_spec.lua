@@ -92,6 +92,9 @@ describe("app:static", function()
     assert.same({ 301, "/deep/?q=1" }, { status, headers.location })
     assert.equal("spaces", (select(3, get "/deep/a%20b.txt")))
     assert.equal(404, (get "/letters.txt/"))
+    assert.equal(200, (get "/deep/index.html"))
+    assert.equal(404, (get "/deep%2Findex.html")) -- or a check of the path would be passed
+    assert.equal(404, (get "/deep%2findex.html"))
   end)
 
   it("takes its options", function()

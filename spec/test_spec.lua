@@ -6,6 +6,18 @@ local test = require "eventstream.test"
 describe("eventstream.test", function()
   after_each(test.finish)
 
+  it("says that an app is closed, and that one with a backplane cannot be tested so", function()
+    local app = eventstream.new()
+    test.request(app, "/")
+    test.finish()
+    assert.error_matches(function() test.request(app, "/") end,
+      "request: the app is closed: test.finish closes it, so make it anew for each test", 1, true)
+    if not pcall(require, "eventstream.hiredis") then return end
+    app = eventstream.new { backplane = require("eventstream.redis").new { port = 1, on_state = function() end } }
+    assert.error_matches(function() test.request(app, "/") end, "request: the app has a backplane", 1, true)
+    app:close { grace = 0 }
+  end)
+
   it("runs a handler, and sees what it sent", function()
     local client = test.stream(function(stream, request)
       stream:header("X-A", "b")

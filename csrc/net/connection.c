@@ -249,9 +249,12 @@ static bool write_due(es_connection *c, size_t *sent) {
     if (n < 0) {
       if (errno == EINTR)
         continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
-        broken(c, errno);
-      else
+      if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS) {
+        int err = errno;
+        if (c->unsent != NULL)
+          es_exchange_sent(c, *sent);
+        broken(c, err);
+      } else
         c->full = true;
       return false;
     }
@@ -461,7 +464,7 @@ static void on_due(es_deadline *deadline) {
   else if (!c->streamed && es_queue_bytes(&c->out) > 0 && (double)quiet < patience * 1000)
     es_connection_set_due(c, patience); /* an ordinary answer has its time as long as the client takes some of it */
   else
-    es_connection_close(c, c->state == ES_CLOSING ? ES_END_SLOW : ES_END_SERVER);
+    es_connection_close(c, c->state == ES_CLOSING || es_queue_bytes(&c->out) > 0 ? ES_END_SLOW : ES_END_SERVER);
 }
 
 void es_connection_done(es_connection *c, bool keep) {

@@ -79,6 +79,12 @@ int es_exchange_keep_account(es_exchange *x) {
   return 0;
 }
 
+/* Its end is told, by a job that takes the connection's reference over. */
+static void post_end(es_exchange *x) {
+  x->server->pool.budget.used -= x->request->body.len; /* from now on it is the script's, if anybody's */
+  es_loop_post(x->server->loop, &x->end_job);
+}
+
 /* Its end is told when its last byte is with the kernel. */
 static void await_sent(es_exchange *x, es_connection *c) {
   es_exchange **at = &c->unsent;
@@ -93,7 +99,7 @@ void es_exchange_sent(es_connection *c, size_t size) {
     x->account->unsent -= size < x->account->unsent ? size : x->account->unsent;
   for (es_exchange *x; (x = c->unsent) != NULL && x->account->unsent == 0;) {
     c->unsent = x->account->next;
-    es_loop_post(x->server->loop, &x->end_job);
+    post_end(x);
   }
 }
 
@@ -104,7 +110,7 @@ void es_exchange_unsent(es_connection *c, es_reason reason) {
     account->bytes -=
         account->unsent < account->bytes ? account->unsent : account->bytes; /* the body is the last of it */
     x->reason = (uint8_t)reason;
-    es_loop_post(x->server->loop, &x->end_job);
+    post_end(x);
   }
 }
 
@@ -364,14 +370,12 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
   if (x->reason != ES_OPEN)
     return;
   es_connection *c = x->connection;
-  es_loop *loop = x->server->loop;
   bool cut = reason == ES_END_CLIENT || reason == ES_END_TIMEOUT || reason == ES_END_SLOW || c->state == ES_CLOSED;
   bool behind = es_subscriptions_end(c, !cut);
   if (x->reason != ES_OPEN)
     return; /* memory was out, and it is cut already */
   bool broken = !cut && !write_end(x, behind);
   x->reason = reason;
-  x->server->pool.budget.used -= x->request->body.len; /* from now on it is the script's, if anybody's */
   if (x->counted)
     es_callers_leave(x->server, &x->peer);
   x->connection = NULL;
@@ -383,7 +387,7 @@ void es_exchange_end(es_exchange *x, es_reason reason) {
   if (x->account != NULL && !x->streaming && !cut && !broken && es_queue_bytes(&c->out) > 0)
     await_sent(x, c);
   else
-    es_loop_post(loop, &x->end_job); /* which takes the connection's reference over */
+    post_end(x);
   if (broken)
     es_connection_close(c, reason);
   else

@@ -21,6 +21,12 @@ local function date()
   return ("%02d/%s/%d:%02d:%02d:%02d +0000"):format(at.day, MONTHS[at.month], at.year, at.hour, at.min, at.sec)
 end
 
+-- Who the script says that it is: a text, or what has one as its name.
+local function user_of(request)
+  local user = request.user
+  return word(type(user) == "table" and user.name or user)
+end
+
 --- The line of an answer, without its end.
 ---@param answer eventstream.Answer
 ---@return string
@@ -28,7 +34,7 @@ function M.line(answer)
   local request = answer.request
   local headers = request.headers
   local asked = ("%s %s HTTP/%s"):format(request.method, request.target, request.version)
-  return ("%s - %s [%s] %s %03d %d %s %s"):format(request.remote or "-", word(request.user), date(), quote(asked),
+  return ("%s - %s [%s] %s %03d %d %s %s"):format(request.remote or "-", user_of(request), date(), quote(asked),
     answer.status, answer.bytes, quote(headers.referer or "-"), quote(headers["user-agent"] or "-"))
 end
 
@@ -39,7 +45,10 @@ function M.new(file)
   if io.type(file) ~= "file" then
     error(("access_log: file must be an open file or a function, not %s"):format(check.show(file)), 0)
   end
-  return function(answer) file:write(M.line(answer) .. "\n") end -- one write, if the file is not buffered
+  return function(answer)
+    file:write(M.line(answer) .. "\n") -- one write, where the file is not buffered
+    file:flush()
+  end
 end
 
 return M

@@ -442,6 +442,7 @@ local LISTEN = {
 
 local ADVICE = {
   EADDRINUSE = "another program listens there: stop it, or take another port, or port = 0 for any free one",
+  EADDRINUSE_PATH = "another program listens there, or the file is no socket: stop it, or take another path",
   EACCES = "ports below 1024 and files of others need permission: take a port from 1024 on",
   EPERM = "ports below 1024 and files of others need permission: take a port from 1024 on",
   EADDRNOTAVAIL = "no interface of this machine has that address: 127.0.0.1 is for this machine, 0.0.0.0 for all",
@@ -484,13 +485,13 @@ end
 ---@field close fun(self: eventstream.Listener)
 ---@field share fun(self: eventstream.Listener): integer? its descriptor, for a process that goes on listening
 
-local function check_listen(app, who, options)
+local function check_listen(app, who, options, elsewhere) -- elsewhere: the address may be told by others
   check_self(app, who)
-  if options == nil then error(who .. ": options must be a table, not nil: { port = 8080 }", 0) end
-  check.options(who, options, LISTEN)
+  if options == nil and not elsewhere then error(who .. ": options must be a table, not nil: { port = 8080 }", 0) end
+  options = check.options(who, options, LISTEN)
   local ways = 0
   for _, way in ipairs { "port", "path", "fd", "activated" } do ways = ways + (options[way] ~= nil and 1 or 0) end
-  if ways ~= 1 then error(who .. ": give one of port, path, fd and activated", 0) end
+  if ways > 1 or ways == 0 and not elsewhere then error(who .. ": give one of port, path, fd and activated", 0) end
   if options.reuse_port ~= nil and not options.port then error(who .. ": reuse_port is for a port", 0) end
   if options.proxy_protocol and not app._trusts then
     error(who .. ": proxy_protocol needs proxies that are trusted: eventstream.new { trusted = { '127.0.0.1' } }", 0)
@@ -520,8 +521,9 @@ local function listen(app, options)
   end
   driver.attach()
   if listener then return listener end
+  local advice = options.path and ADVICE[name .. "_PATH"] or ADVICE[name]
   last_failure = ("listen: %s: %s: %s%s"):format(name, message, describe(options),
-    ADVICE[name] and (" (%s)"):format(ADVICE[name]) or "")
+    advice and (" (%s)"):format(advice) or "")
   return nil, last_failure
 end
 
@@ -543,7 +545,7 @@ function App:serve(options)
     return self
   end
   if place.command or place.tested then
-    check.call(check_listen, self, "serve", options)
+    check.call(check_listen, self, "serve", options, true)
     self._serves = options
     return self
   end

@@ -74,9 +74,11 @@ function M.options(who, options, rules, prefix)
   return options
 end
 
---- A value as a message shows it.
+--- A value as a message shows it: on one line, whatever a client wrote.
 function M.show(value)
-  if type(value) == "string" then return ("'%s'"):format(value) end
+  if type(value) == "string" then
+    return "'" .. value:gsub("[%z\1-\31\127]", function(byte) return ("\\x%02X"):format(byte:byte()) end) .. "'"
+  end
   if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
   return value == nil and "nil" or "a " .. type(value)
 end
@@ -89,6 +91,13 @@ M.is_finite = finite
 
 function M.string(value)
   if type(value) ~= "string" then return "a string" end
+end
+
+--- What a list of names may have: not empty, and nothing in it that could look like two.
+function M.name(value)
+  if type(value) ~= "string" or value == "" or value:find "[%z\1-\31\127]" then
+    return "a string that is not empty, without control characters"
+  end
 end
 
 --- Not empty, and without NUL.

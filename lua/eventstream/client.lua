@@ -187,15 +187,15 @@ local function retry_after(fields)
   return seconds and math.min(tonumber(seconds), 86400) or nil
 end
 
-local function traced(message)
-  return debug.traceback(tostring(message), 2)
-end
-
 -- An error of the script's is not the server's: the stream has begun all the same.
 local function tell_open(source, status, fields)
   local answer = { status = status, headers = fields }
-  local ok, failure = xpcall(function() source._on_open(source, answer) end, traced)
-  if not ok then place.tell(failure) end
+  local traceback
+  local ok, failure = xpcall(function() source._on_open(source, answer) end, function(message)
+    traceback = debug.traceback("", 2):gsub("^\n", "")
+    return tostring(message)
+  end)
+  if not ok then place.tell_error(failure, traceback) end
 end
 
 local function on_head(source, status, fields)

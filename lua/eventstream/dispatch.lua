@@ -190,8 +190,8 @@ function M.hinter(routes, warn)
     if not entry or told[entry] then return end
     told[entry] = true
     warn("the handler of %s %s returned, and nothing was sent and nothing feeds its stream, so the stream ended; keep "
-      .. "it open with stream:subscribe, stream:every, stream:hold or a loop around stream:sleep", request.method,
-      entry.pattern)
+      .. "it open with stream:subscribe, stream:every, stream:hold or a loop around stream:sleep; what it returns is "
+      .. "no answer (stream:reject is one)", request.method, entry.pattern)
   end
 end
 

@@ -16,8 +16,9 @@ end
 
 -- A host, and perhaps a port. A "*" is the first label, and not a part of one: "*example.com" would be anybody's.
 local function is_authority(text)
+  if text:find "^%[[%x:%.]+%]:?%d*$" then return true end
   text = text:gsub("^%*%.", "", 1)
-  return text:find "^[%w%-%._~]+$" or text:find "^[%w%-%._~]+:%d+$" or text:find "^%[[%x:%.]+%]:?%d*$"
+  return text:find "^[%w%-%._~]+$" or text:find "^[%w%-%._~]+:%d+$"
 end
 
 --- "example.com", "example.com:8080", "[::1]", "*.example.com"

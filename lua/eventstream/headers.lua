@@ -69,6 +69,7 @@ end
 function M.answer(who, status, body, headers)
   if type(status) ~= "number" or status % 1 ~= 0 or status < 200 or status > 599 then
     local hint = status == true and " (with a backplane publish returns no id: its callback has it)" or ""
+    if body ~= nil then hint = hint .. " (a handler returns body; or status, body, headers)" end
     error(("%s: status must be a whole number from 200 to 599, not %s%s"):format(who, check.show(status), hint), 0)
   end
   if body == nil then body = "" end

@@ -10,7 +10,7 @@ local strict
 
 -- For what others send: unless it is told otherwise lua-cjson reads NaN, Infinity and 0x1F, too. The instance is ours,
 -- as a script may want that of its own.
-local function decode(text)
+local function decoder()
   if not strict then
     strict = cjson.new()
     strict.decode_invalid_numbers(false)
@@ -18,7 +18,7 @@ local function decode(text)
   for _, name in ipairs(SHARED) do
     if cjson[name] then strict[name](cjson[name]()) end
   end
-  return strict.decode(text)
+  return strict.decode
 end
 
 -- Whether all numbers are such that JSON can say them: 1e999 is read as what it cannot. Without calls of itself, as how
@@ -57,7 +57,7 @@ end
 ---@return any, string?
 function M.decode(text)
   if not found then error("json: it needs JSON: luarocks install lua-cjson", 0) end
-  local ok, value = pcall(decode, text)
+  local ok, value = pcall(decoder(), text) -- called from C: its message has no place of ours in front
   if not ok then return nil, "the body is no JSON: " .. tostring(value) end
   if not is_finite(value) then return nil, "the body is no JSON: a number is too large" end
   return value

@@ -167,8 +167,8 @@ function Place:hello(run)
     ("%.0f"):format(self.known) }, function(reply, message)
       if message == "closed" then return end
       if not reply then return self.link:drop(message) end
-      self.skew = tonumber(reply[4]) - os.time() * 1000
-      self:greeted(tonumber(reply[1]), reply[2], reply[3] == 1, tonumber(reply[5]))
+      self.skew = tonumber(reply[3]) - os.time() * 1000
+      self:greeted(tonumber(reply[1]), reply[2], tonumber(reply[4]), reply[5])
     end)
 end
 
@@ -182,7 +182,7 @@ function Place:take_terms(text)
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
-function Place:greeted(number, terms, told, start)
+function Place:greeted(number, terms, start, losses)
   local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
   self.connects = self.connects + 1
@@ -190,7 +190,7 @@ function Place:greeted(number, terms, told, start)
   if self.over then return self.publisher:flush() end
   self.begun = true
   if begun then
-    if old ~= self.epoch then self:enter(self.terms[old], known, told, start) end
+    self:learn(old, known, start, losses)
     self.reader:lapse()
   else
     self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
@@ -203,13 +203,23 @@ function Place:greeted(number, terms, told, start)
   self.reader:read()
 end
 
--- Goes into another term than before, whose numbers ended there; told: whether it is known that some are gone.
-function Place:enter(stop, known, told, start)
-  local lost = told or not stop or known > stop -- whoever began the term may have known less than this process
-  self.reader:enter(stop, lost and start)
-  if not lost then return end
-  place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
-  if not told then self:tell_loss() end
+-- Learns which numbers were lost meanwhile. It was in that term, and knew numbers up to `known`, of which whoever began
+-- the next one may have known less.
+function Place:learn(old, known, start, losses)
+  local is_other, stop = old ~= self.epoch, self.terms[old]
+  local stopped = stop or core.handover.sequence(self.app._core)
+  local list, told = {}, false
+  for begins, text in losses:gmatch ":(%d+)%-(%d+)" do
+    local number = tonumber(text)
+    list[#list + 1], told = { start = tonumber(begins), number = number }, told or number > stopped
+  end
+  local tells = is_other and not told and (not stop or known > stop)
+  if tells then list[#list + 1] = { start = start } end
+  if is_other then self.reader:leave(stopped) end
+  if self.reader:lose(list) then
+    place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
+  end
+  if tells then self:tell_loss() end
 end
 
 -- Tells every process that numbers were lost, which this one knows.

@@ -200,7 +200,7 @@ function M.new(folder, options)
 
   return function(request)
     local path = clean(request.params["*"] or "", options.hidden)
-    if not path then return refuse() end
+    if not path or request.path:find("%2F", 1, true) then return refuse() end -- no file has that in its name
     local is_folder = path == "" or path:sub(-1) == "/"
     if is_folder then
       if not index then return refuse() end

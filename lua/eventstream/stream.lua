@@ -81,7 +81,7 @@ local SUBSCRIBE = {
   on_gap = function(value)
     if value ~= "kept" and value ~= "live" then return '"kept" or "live"' end
   end,
-  member = check.string,
+  member = check.name,
 }
 
 -- The channels that an argument names: a channel, a name, or a list of these. find(who, name) is asked for names.

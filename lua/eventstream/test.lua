@@ -188,6 +188,9 @@ local asking -- the client whose request is under way
 -- run, and a client knows its stream.
 local function join(app)
   if apps[app] then return end
+  if app._place and not place.nginx then
+    error("request: the app has a backplane, which has a time of its own: make it without one in tests", 0)
+  end
   local hooks = app._hooks
   local own = { dispatch = hooks.dispatch, report = hooks.report }
   apps[app] = { hooks = own, bytes = 0 }
@@ -245,16 +248,20 @@ local function request(app, target, options)
   if options.last_event_id then lines[#lines + 1] = ("Last-Event-ID: %s\r\n"):format(options.last_event_id) end
   if body then lines[#lines + 1] = ("Content-Length: %d\r\n"):format(#body) end
   local method = options.method or (body and "POST" or "GET")
+  local fine, half = pcall(core.pair, app._core, options.remote or "127.0.0.1")
+  if not fine then
+    error(half .. (half:find "closed$" and ": test.finish closes it, so make it anew for each test" or ""), 0)
+  end
   local client = setmetatable({
     headers = {}, body = "", events = {}, closed = false, _raw = "", _app = app, _target = target, _options = options,
-    _method = method, _reader = core.reader(2 ^ 30), _half = core.pair(app._core, options.remote or "127.0.0.1"),
+    _method = method, _reader = core.reader(2 ^ 30), _half = half,
     _sent = ("%s %s HTTP/1.1\r\n%s\r\n%s"):format(method, target, table.concat(lines), body or ""),
   }, Client)
   clients[#clients + 1] = client
   asking = client
-  local fine, message = pcall(settle)
+  local settled, message = pcall(settle)
   asking = nil
-  if not fine then error(message, 0) end
+  if not settled then error(message, 0) end
   return client
 end
 

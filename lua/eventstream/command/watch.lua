@@ -6,6 +6,7 @@ local M = {}
 
 local REST_MS = 150     -- an editor writes a file in several steps
 local PATIENCE_MS = 5000 -- for a child that is to hand over, and may be caught in a loop
+local BEGIN_MS = 5000    -- a script that has told nothing by then may be caught in one, too
 local PAGES = { html = true, css = true, js = true, lua = true }
 
 local function directory_of(path)
@@ -267,6 +268,7 @@ function M.run(script, options, arguments)
 
   local function on_exit(self, status, signal)
     if not self.pipe:is_closing() then self.pipe:close() end
+    if not self.begins:is_closing() then self.begins:close() end
     if child ~= self then return end -- it has a successor
     code = signal ~= 0 and 128 + signal or status
     if self.done and not ending then return self.done() end -- it left, and handed nothing over
@@ -303,11 +305,16 @@ function M.run(script, options, arguments)
       return stop()
     end
     self.process = process
+    self.begins = uv.new_timer()
+    self.begins:start(BEGIN_MS, 0, function()
+      command.say("%s does not listen yet: is it caught in a loop?", script)
+    end)
     child = self
     local read = reader {
       file = watch_file,
-      failed = function() end,
+      failed = function() self.begins:stop() end,
       ready = function(text)
+        self.begins:stop()
         self.ready, history = true, ""
         if text == key then return end
         remove_socket()

@@ -28,7 +28,8 @@ function M.new(home)
     wanted = {},     -- names that are to be read, though nobody waits for them
     waiters = {},    -- by function: the names that are to be read before it is called, and up to where Redis is now
     refused = {},    -- by name: why a channel cannot be read, of the last round that tried
-    lost = 0,        -- up to which number losses were told; math.huge: that of this term
+    lost = 0,        -- up to which number losses were told; math.huge: this term's was
+    gaps = {},       -- behind which numbers losses are to be told yet, in order
     control = 0,     -- the number of the control stream's last entry
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
@@ -56,6 +57,33 @@ function Reader:let_go(fn)
   if self.round then self.round.waiters[fn] = nil end
 end
 
+--- Another term has begun. The last one's numbers end there.
+function Reader:leave(stop)
+  if self.lost == math.huge then self.lost = stop end
+end
+
+--- Losses: of each where the term behind it begins, and the number by which it is told; that of this term may have
+--- none. Subscribers are told of those that they were not told of, before they get anything that comes behind them.
+--- Whether there are any.
+function Reader:lose(losses)
+  local here, newest, any = core.handover.sequence(self.home.app._core), self.lost, false
+  for _, loss in ipairs(losses) do
+    local number = loss.number or math.huge
+    if number > here and number > self.lost then
+      self.gaps[#self.gaps + 1] = loss.start > here and loss.start or number -- else it is in that term already
+      newest, any = math.max(newest, number), true
+    end
+  end
+  table.sort(self.gaps)
+  self.lost = newest
+  return any
+end
+
+-- Tells of losses up to a number.
+local function tell_gaps(self, to)
+  while self.gaps[1] and self.gaps[1] <= to do self.home.app._core:lose(table.remove(self.gaps, 1)) end
+end
+
 -- --- What has come ---
 
 function Reader:warn(key)
@@ -72,6 +100,7 @@ function Reader:take(flat, to)
   for at = 0, #flat - entries.PLACES, entries.PLACES do
     local number, kind, before = flat[at + entries.NUMBER], flat[at + entries.KIND], flat[at + entries.BEFORE]
     if number > to then return end -- the rest comes again
+    tell_gaps(self, number)
     local name = flat[at + entries.CHANNEL] or self.keys[flat[at + entries.KEY]]
     local read = self.reading[name]
     if flat[at + entries.KEY] == home.control_key then
@@ -183,15 +212,6 @@ function Reader:reset()
   if not round then return end
   for fn, names in pairs(round.waiters) do self.waiters[fn] = names end
   self.lapsed = true
-end
-
---- Another term has begun. The last one's numbers end where it says, if they do; where some of them are gone, this one
---- says where it begins: subscribers are told before they get anything of it.
-function Reader:enter(stop, start)
-  if self.lost == math.huge then self.lost = stop or self.lost end
-  if not start then return end
-  self.lost = math.huge
-  self.home.app._core:lose(start)
 end
 
 --- What was read of the channels may have holes: Redis is another one than before.
@@ -345,6 +365,7 @@ end
 function Reader:read_streams(round, keys, from, to, first, lists)
   if first > #keys then
     if #lists > 0 then self:take(entries.join(lists), to) end
+    tell_gaps(self, to)
     if to > core.handover.sequence(self.home.app._core) then self.home.app._core:pass(to) end -- wanted by nobody here
     return self:finish(round)
   end

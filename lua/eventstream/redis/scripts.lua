@@ -3,27 +3,31 @@ local M = {}
 
 -- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
 -- that they are above all that were, also where nobody knows these any more.
--- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms, whether
--- it is known that numbers of the terms before are gone; Redis' time in milliseconds; where the term begins.
+-- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms; Redis'
+-- time in milliseconds; where the term begins; and for each term before which numbers were lost "nonce:start-number;":
+-- where it began, and the number by which that was told.
 M.hello = [[
-local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce', 'start', 'loss')
-local sequence, terms, known = tonumber(state[2] or 0), state[3] or '', tonumber(ARGV[5])
+local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce', 'start', 'losses')
+local sequence, terms, losses, known = tonumber(state[2] or 0), state[3] or '', state[6] or '', tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
 if state[1] == ARGV[1] and state[4] and known <= sequence then
-  local lost = state[6] and string.match(state[6], '^%x+') == state[4]
-  return { string.format('%.0f', sequence), terms, lost and 1 or 0, now, state[5] }
+  return { string.format('%.0f', sequence), terms, now, state[5], losses }
 end
-local lost = known > sequence
 local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
 if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
 terms = terms .. ARGV[2]
-local _, count = string.gsub(terms, ';', ';')
-for _ = 1, count + 1 - tonumber(ARGV[4]) do terms = string.gsub(terms, '^[^;]*;', '', 1) end
 local text = string.format('%.0f', start)
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', text, 'terms', terms, 'start', text)
-if lost then redis.call('HSET', KEYS[1], 'loss', ARGV[2] .. ' ' .. text) end
-return { text, terms, lost and 1 or 0, now, text }
+if known > sequence then losses = losses .. ARGV[2] .. ':' .. text .. '-' .. text .. ';' end
+local function newest(list)
+  local _, count = string.gsub(list, ';', ';')
+  for _ = 1, count + 1 - tonumber(ARGV[4]) do list = string.gsub(list, '^[^;]*;', '', 1) end
+  return list
+end
+terms, losses = newest(terms), newest(losses)
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'nonce', ARGV[2], 'sequence', text, 'terms', terms, 'start', text,
+  'losses', losses)
+return { text, terms, now, text, losses }
 ]]
 
 -- Appends events, but for those that were appended already, when the answer was not heard. The news have, for each such
@@ -78,8 +82,12 @@ local function append(channel, kind, packed, history, milliseconds)
     lasts[channel] = number
   else -- for all processes
     if kind == 'loss' then -- each process that knows of it says so, in the term behind it: the first one counts
-      local at = string.match(redis.call('HGET', KEYS[1], 'loss') or '', '^' .. packed .. ' (%d+)$')
-      if not at then redis.call('HSET', KEYS[1], 'loss', packed .. ' ' .. number) end
+      local state = redis.call('HMGET', KEYS[1], 'losses', 'start')
+      local losses, start = state[1] or '', packed == nonce and state[2] or number
+      local at = string.match(losses, packed .. ':%d+%-(%d+);')
+      if not at then
+        redis.call('HSET', KEYS[1], 'losses', losses .. packed .. ':' .. start .. '-' .. number .. ';')
+      end
       packed = at or number
     end
     control = control or redis.call('HGET', KEYS[1], 'control') or '0'
