@@ -124,7 +124,7 @@ describe("eventstream.redis, cut or refused,", function()
       local server = redis_server.start()
       local one, two, way = two_apps(server)
       local a, b = join(one.port, "a"), join(two.port, "a")
-      publish(one.app, "a", 1)
+      local id = publish(one.app, "a", 1)
       a.has "1"
       b.has "1"
       way:cut()
@@ -147,6 +147,10 @@ describe("eventstream.redis, cut or refused,", function()
       if restarts == 1 then table.remove(all, 2) end
       a.has("1", "kept", "lost", "gap a", (unpack or table.unpack)(all))
       b.has("1", "kept", "gap a", (unpack or table.unpack)(all))
+      local _, port, state = serve { port = server.port } -- a process that is new
+      connected(state)
+      join(port, "a", id).has("gap a", "kept", (unpack or table.unpack)(all))
+      join(port, "a", b.last).has()
     end)
   end
 

@@ -182,6 +182,15 @@ function Place:take_terms(text)
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
+-- The losses that Redis knows, the oldest first: where the term behind each begins, and the number by which it was told.
+local function losses_of(text)
+  local list = {}
+  for start, number in text:gmatch ":(%d+)%-(%d+)" do
+    list[#list + 1] = { start = tonumber(start), number = tonumber(number) }
+  end
+  return list
+end
+
 function Place:greeted(number, terms, start, losses)
   local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
@@ -192,8 +201,10 @@ function Place:greeted(number, terms, start, losses)
   if begun then
     self:learn(old, known, start, losses)
     self.reader:lapse()
-  else
-    self.app._core:pass(number) -- before anybody subscribed: nothing of that is ours
+  else -- nobody has subscribed yet: of what was, only losses are ours, for those who come back with what is older
+    local list = losses_of(losses)
+    for _, loss in ipairs(list) do self.app._core:lose(loss.number) end
+    self.app._core:pass(number)
     self.reader.lost, self.reader.control = number, number
   end
   self:tell "connected"
@@ -208,11 +219,8 @@ end
 function Place:learn(old, known, start, losses)
   local is_other, stop = old ~= self.epoch, self.terms[old]
   local stopped = stop or core.handover.sequence(self.app._core)
-  local list, told = {}, false
-  for begins, text in losses:gmatch ":(%d+)%-(%d+)" do
-    local number = tonumber(text)
-    list[#list + 1], told = { start = tonumber(begins), number = number }, told or number > stopped
-  end
+  local list, told = losses_of(losses), false
+  for _, loss in ipairs(list) do told = told or loss.number > stopped end
   local tells = is_other and not told and (not stop or known > stop)
   if tells then list[#list + 1] = { start = start } end
   if is_other then self.reader:leave(stopped) end
