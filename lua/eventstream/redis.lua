@@ -182,7 +182,7 @@ function Place:take_terms(text)
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
--- The losses that Redis knows, the oldest first: where the term behind each begins, and the number by which it was told.
+-- The losses that Redis knows, the oldest first: where the term behind each begins, and the number that it was told by.
 local function losses_of(text)
   local list = {}
   for start, number in text:gmatch ":(%d+)%-(%d+)" do
