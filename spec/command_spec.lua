@@ -425,7 +425,7 @@ describe("the command", function()
       child:wait_line "it does not hand its history over, and is ended$"
       assert.equal(port, listening(child))
       write("app.lua", "while true do end " .. app "three")
-      child:wait_line "app%.lua does not listen yet: is it caught in a loop%?$"
+      child:wait_line "app%.lua listens nowhere yet: it may be caught in a loop$"
       write("app.lua", app "four")
       assert.equal(port, listening(child))
       post(port, "x")

@@ -241,7 +241,8 @@ static int l_join(lua_State *L) {
   return 0;
 }
 
-/* pass(number): it has no frame; lose(number): its frame is lost; id(number): the id that it stands for. */
+/* pass(number): it has no frame; lose(number): its frame is lost, of which bound(number) tells only those who come back;
+ * id(number): the id that it stands for. */
 static int l_pass(lua_State *L) {
   const es_app *app = es_check_app(L, 1);
   if (app->server != NULL)
@@ -253,6 +254,13 @@ static int l_lose(lua_State *L) {
   const es_app *app = es_check_app(L, 1);
   if (app->server != NULL)
     es_server_lose(app->server, (uint64_t)luaL_checknumber(L, 2));
+  return 0;
+}
+
+static int l_bound(lua_State *L) {
+  const es_app *app = es_check_app(L, 1);
+  if (app->server != NULL)
+    es_server_bound(app->server, (uint64_t)luaL_checknumber(L, 2));
   return 0;
 }
 
@@ -496,12 +504,12 @@ static int l_raise_descriptors(lua_State *L) {
 }
 
 void es_open_app_class(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"listen", l_listen}, {"every", l_every}, {"after", l_after},     {"close", l_close},
-      {"stats", l_stats},   {"busy", l_busy},   {"channel", l_channel}, {"streams", l_streams},
-      {"host", l_host},     {"join", l_join},   {"pass", l_pass},       {"lose", l_lose},
-      {"id", l_id},         {"trust", l_trust}, {"cors", l_cors},       {"log", l_log},
-      {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"listen", l_listen},   {"every", l_every},     {"after", l_after},
+                                     {"close", l_close},     {"stats", l_stats},     {"busy", l_busy},
+                                     {"channel", l_channel}, {"streams", l_streams}, {"host", l_host},
+                                     {"join", l_join},       {"pass", l_pass},       {"lose", l_lose},
+                                     {"bound", l_bound},     {"id", l_id},           {"trust", l_trust},
+                                     {"cors", l_cors},       {"log", l_log},         {NULL, NULL}};
   luaL_newmetatable(L, APP);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);

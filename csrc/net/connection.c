@@ -46,7 +46,7 @@ void es_connection_watch(es_connection *c) {
       events |= UV_READABLE;
   } else if (c->state == ES_ANSWERING) {
     events |=
-        UV_PRIORITIZED; /* its half is shut, which would be told for ever; that it leaves is told along with this */
+        ES_WATCH_SHUT; /* its half is shut, which would be told for ever; that it leaves is told along with this */
   }
   if (events == 0)
     uv_poll_stop(&c->poll);

@@ -9,6 +9,14 @@
 #define MSG_NOSIGNAL 0 /* SIGPIPE is ignored as a whole there */
 #endif
 
+/* What uv_poll watches of a socket whose peer has shut its half, so that errors and hang-ups are told, and that half is
+ * not for ever. Elsewhere that is nothing, and such a peer is seen to have left when it is written to. */
+#ifdef __linux__
+#define ES_WATCH_SHUT UV_PRIORITIZED
+#else
+#define ES_WATCH_SHUT 0
+#endif
+
 /* A new non-blocking, close-on-exec socket, or a negative errno. */
 int es_platform_socket(int family);
 

@@ -80,10 +80,16 @@ void es_server_pass(es_server *server, uint64_t sequence) {
     server->sequence = sequence;
 }
 
+void es_server_bound(es_server *server, uint64_t sequence) {
+  server->lost = sequence;
+}
+
 void es_server_lose(es_server *server, uint64_t sequence) {
-  if (sequence <= server->sequence)
+  if (sequence < server->sequence)
     return;
-  server->sequence = server->lost = sequence;
+  server->sequence = sequence;
+  if (sequence > server->lost)
+    server->lost = sequence;
   for (es_connection *c = server->connections, *next; c != NULL; c = next) {
     next = c->next;
     es_subscriptions_tell_gap(c);

@@ -106,10 +106,11 @@ void es_server_close(es_server *server, double grace, double spread);
 /* Where sequences are given elsewhere, because several processes serve one app. Joins, before anything is published, at
  * a sequence up to which all counts as gone. What has come of the others is appended by es_channel_deliver, in order;
  * where a number has no frame (for nobody here, or not kept), passes it; and where its frame is lost, tells so, to all
- * subscribers of all channels, and to whoever comes back with an older id. */
+ * subscribers of all channels, and to whoever comes back with an older id; to them alone, bounds their ids. */
 void es_server_join(es_server *server, uint64_t epoch, uint64_t sequence);
 void es_server_pass(es_server *server, uint64_t sequence);
 void es_server_lose(es_server *server, uint64_t sequence);
+void es_server_bound(es_server *server, uint64_t sequence);
 
 /* For connection.c and listener.c: the last of them may have gone. */
 void es_server_check_closed(es_server *server);

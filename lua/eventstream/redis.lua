@@ -73,7 +73,10 @@ function Backplane:attach(app)
   local token = core.handover.draw()
   local home = setmetatable({
     app = app, options = self.options, prefix = self.prefix, token = token,
-    terms = {}, epoch = token, connects = 0, known = 0, -- the highest number that Redis has told
+    terms = {}, order = {}, epoch = token, connects = 0,
+    known = 0, begins_at = 0,       -- the highest number that Redis has told; where the term begins
+    seen = 0, seen_epoch = token,   -- the highest that was more than a beginning, and its term
+    losses_due = {},                -- by nonce: those that are to be told to all
     bounds_of = {}, windows = setmetatable({}, { __mode = "k" }), state = "disconnected",
   }, Place)
   for _, name in ipairs { "state", "channels", "done", "control", "news", "nodes" } do
@@ -137,7 +140,7 @@ function Place:tick()
   if not self.over then
     self.presence:tell()
     self.reader:tick()
-    if self.loss_due and self.link.ready then self:tell_loss() end
+    if self.link.ready then self:tell_losses() end
   end
   self.link:check()
 end
@@ -163,8 +166,11 @@ end
 -- Takes part in the term that this run of Redis is in, or begins it.
 function Place:hello(run)
   if not self.over then self.known = math.max(self.known, core.handover.sequence(self.app._core)) end
+  if self.known > self.begins_at then -- else it has seen nothing but this term's beginning
+    self.seen_epoch, self.seen = self.epoch, self.known
+  end
   self.link:script("commands", "hello", { self.state_key }, { run, core.handover.draw(), ("%.0f"):format(LEAP), TERMS,
-    ("%.0f"):format(self.known) }, function(reply, message)
+    ("%.0f"):format(self.seen), ("%.0f"):format(self.known) }, function(reply, message)
       if message == "closed" then return end
       if not reply then return self.link:drop(message) end
       self.skew = tonumber(reply[3]) - os.time() * 1000
@@ -174,38 +180,36 @@ end
 
 -- The terms: which ones there were, and up to which number the next one has each.
 function Place:take_terms(text)
-  self.terms = {}
+  self.terms, self.order = {}, {}
   for nonce, stop in text:gmatch "(%x+):?(%d*)" do
+    self.order[#self.order + 1] = nonce
     self.terms[nonce] = stop ~= "" and tonumber(stop) or math.huge
     self.epoch = nonce
   end
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
--- The losses that Redis knows, the oldest first: where the term behind each begins, and the number that it was told by.
+-- The losses that Redis knows, the oldest first: before which term each is, and the number by which it was told.
 local function losses_of(text)
   local list = {}
-  for start, number in text:gmatch ":(%d+)%-(%d+)" do
-    list[#list + 1] = { start = tonumber(start), number = tonumber(number) }
-  end
+  for nonce, number in text:gmatch "(%x+):(%d+)" do list[#list + 1] = { nonce = nonce, number = tonumber(number) } end
   return list
 end
 
 function Place:greeted(number, terms, start, losses)
-  local begun, old, known = self.begun, self.epoch, self.known
   self.link:begun()
   self.connects = self.connects + 1
   self:take_terms(terms)
+  self.begins_at = start
   if self.over then return self.publisher:flush() end
-  self.begun = true
-  if begun then
-    self:learn(old, known, start, losses)
+  if self.begun then
+    self:learn(losses, self.seen_epoch, self.seen)
     self.reader:lapse()
   else -- nobody has subscribed yet: of what was, only losses are ours, for those who come back with what is older
-    local list = losses_of(losses)
-    for _, loss in ipairs(list) do self.app._core:lose(loss.number) end
+    self.begun = true
+    self.reader:pass(losses_of(losses))
     self.app._core:pass(number)
-    self.reader.lost, self.reader.control = number, number
+    self.reader.control = number
   end
   self:tell "connected"
   self.presence:reset()
@@ -214,32 +218,45 @@ function Place:greeted(number, terms, start, losses)
   self.reader:read()
 end
 
--- Learns which numbers were lost meanwhile. It was in that term, and knew numbers up to `known`, of which whoever began
--- the next one may have known less.
-function Place:learn(old, known, start, losses)
-  local is_other, stop = old ~= self.epoch, self.terms[old]
-  local stopped = stop or core.handover.sequence(self.app._core)
-  local list, told = losses_of(losses), false
-  for _, loss in ipairs(list) do told = told or loss.number > stopped end
-  local tells = is_other and not told and (not stop or known > stop)
-  if tells then list[#list + 1] = { start = start } end
-  if is_other then self.reader:leave(stopped) end
+--- Learns which numbers were lost, of which whoever began a term may have known less than this process: seen is the
+--- highest that it knows, of the term `epoch`.
+function Place:learn(losses, epoch, seen)
+  local here, order, places = core.handover.sequence(self.app._core), self.order, {}
+  for i, nonce in ipairs(order) do places[nonce] = i end
+  local place_ = places[epoch or self.epoch] or 0
+  local list, known = losses_of(losses), {}
+  local function behind(i) return math.max(here, i > 1 and self.terms[order[i - 1]] or 0) end
+  for _, loss in ipairs(list) do
+    local i = places[loss.nonce]
+    known[loss.nonce] = true
+    if i and i > place_ then loss.behind = behind(i) end
+  end
+  local nonce = order[place_ + 1]
+  if epoch and nonce and seen > 0 and (place_ == 0 or seen > self.terms[epoch]) and not known[nonce] then
+    list[#list + 1] = { nonce = nonce, behind = behind(place_ + 1) }
+    if not self.reader.told[nonce] then self.losses_due[nonce] = true end
+  end
   if self.reader:lose(list) then
     place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
   end
-  if tells then self:tell_loss() end
+  if epoch then
+    for term in pairs(places) do known[term] = true end
+    self.reader:forget_losses(known)
+  end
+  self:tell_losses()
 end
 
--- Tells every process that numbers were lost, which this one knows.
-function Place:tell_loss()
-  self.loss_due = false
-  self:relay("", "loss", self.epoch)
+-- Tells every process of losses that this one knows.
+function Place:tell_losses()
+  local due = self.losses_due
+  self.losses_due = {}
+  for nonce in pairs(due) do self:relay("", "loss", nonce) end
 end
 
 --- What is no event could not be told.
-function Place:refused(kind, name, message)
+function Place:refused(kind, name, message, packed)
   if kind == "loss" then
-    self.loss_due = true
+    self.losses_due[packed] = true
   elseif kind == "close" then
     place.tell(("redis: %s was not closed: %s"):format(name, message))
   else

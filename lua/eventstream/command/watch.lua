@@ -307,7 +307,7 @@ function M.run(script, options, arguments)
     self.process = process
     self.begins = uv.new_timer()
     self.begins:start(BEGIN_MS, 0, function()
-      command.say("%s does not listen yet: is it caught in a loop?", script)
+      command.say("%s listens nowhere yet: it may be caught in a loop", script)
     end)
     child = self
     local read = reader {

@@ -170,7 +170,7 @@ function Publisher:settle(from, to, number, message, told)
     elseif not number and IS_EVENT[head.kind] then
       if callback == nil then lost = lost + 1 end
     elseif not number then
-      home:refused(head.kind, head.name, message)
+      home:refused(head.kind, head.name, message, self.packed[at])
     end
     self.bytes = self.bytes - #self.packed[at]
     self.packed[at], self.heads[at], self.callbacks[at], self.ids[at] = nil, nil, nil, nil

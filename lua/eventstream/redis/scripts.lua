@@ -3,9 +3,9 @@ local M = {}
 
 -- Begins a term where this is another run of Redis than the last one that was seen. Its numbers begin with the time, so
 -- that they are above all that were, also where nobody knows these any more.
--- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows. Returns: number, terms; Redis'
--- time in milliseconds; where the term begins; and for each term before which numbers were lost "nonce:start-number;":
--- where it began, and the number by which that was told.
+-- KEYS: state. ARGV: run, nonce, leap, terms, the highest number that the caller knows, but for mere beginnings of
+-- terms, and the highest with them. Returns: number, terms; Redis' time in milliseconds; where the term begins; and for
+-- each term before which numbers were lost "nonce:number;", by which number that was told.
 M.hello = [[
 local state = redis.call('HMGET', KEYS[1], 'run', 'sequence', 'terms', 'nonce', 'start', 'losses')
 local sequence, terms, losses, known = tonumber(state[2] or 0), state[3] or '', state[6] or '', tonumber(ARGV[5])
@@ -14,11 +14,11 @@ local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
 if state[1] == ARGV[1] and state[4] and known <= sequence then
   return { string.format('%.0f', sequence), terms, now, state[5], losses }
 end
-local start = math.max(math.max(sequence, known) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
+local start = math.max(math.max(sequence, tonumber(ARGV[6])) + tonumber(ARGV[3]), time[1] * tonumber(ARGV[3]))
 if terms ~= '' then terms = terms .. ':' .. string.format('%.0f', sequence) .. ';' end
 terms = terms .. ARGV[2]
 local text = string.format('%.0f', start)
-if known > sequence then losses = losses .. ARGV[2] .. ':' .. text .. '-' .. text .. ';' end
+if known > sequence then losses = losses .. ARGV[2] .. ':' .. text .. ';' end
 local function newest(list)
   local _, count = string.gsub(list, ';', ';')
   for _ = 1, count + 1 - tonumber(ARGV[4]) do list = string.gsub(list, '^[^;]*;', '', 1) end
@@ -81,14 +81,11 @@ local function append(channel, kind, packed, history, milliseconds)
     lives[key] = milliseconds > 0 and math.max(milliseconds, KEPT_MS) or 0
     lasts[channel] = number
   else -- for all processes
-    if kind == 'loss' then -- each process that knows of it says so, in the term behind it: the first one counts
-      local state = redis.call('HMGET', KEYS[1], 'losses', 'start')
-      local losses, start = state[1] or '', packed == nonce and state[2] or number
-      local at = string.match(losses, packed .. ':%d+%-(%d+);')
-      if not at then
-        redis.call('HSET', KEYS[1], 'losses', losses .. packed .. ':' .. start .. '-' .. number .. ';')
-      end
-      packed = at or number
+    if kind == 'loss' then -- packed: before which term; each process that knows of it says so, and the first one counts
+      local losses = redis.call('HGET', KEYS[1], 'losses') or ''
+      local at = string.match(losses, packed .. ':(%d+);')
+      packed = packed .. ':' .. (at or number)
+      if not at then redis.call('HSET', KEYS[1], 'losses', losses .. packed .. ';') end
     end
     control = control or redis.call('HGET', KEYS[1], 'control') or '0'
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, number .. '-0', 'e', head .. control .. ' ' .. packed, 'c',
@@ -179,11 +176,11 @@ return { state[1] or '0', string.format('%.0f', tonumber(last)), redis.call('XRA
 ]]
 
 -- What has become of channels that a process has read, when it has not for a while. KEYS: state, channels, nodes.
--- ARGV: prefix, channels. Returns: the number, and the term's nonce; and for each channel its last number, whether it
--- has any entry, and the members of each process.
+-- ARGV: prefix, channels. Returns: the number, the term's nonce, and the losses, as `hello` has them; and for each
+-- channel its last number, whether it has any entry, and the members of each process.
 M.lapsed = MEMBERS .. [=[
-local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce')
-local time, replies = redis.call('TIME'), { state[1] or '0', state[3] or '' }
+local state = redis.call('HMGET', KEYS[1], 'sequence', 'floor', 'nonce', 'losses')
+local time, replies = redis.call('TIME'), { state[1] or '0', state[3] or '', state[4] or '' }
 for i = 2, #ARGV do
   local last = redis.call('ZSCORE', KEYS[2], ARGV[i]) or state[2] or '0'
   replies[#replies + 1] = string.format('%.0f', tonumber(last))
