@@ -13,6 +13,7 @@ local check = require "eventstream.check"
 local core = require "eventstream.core"
 local place = require "eventstream.place"
 local link = require "eventstream.redis.link"
+local losses = require "eventstream.redis.losses"
 local presence = require "eventstream.redis.presence"
 local publisher = require "eventstream.redis.publisher"
 local reader = require "eventstream.redis.reader"
@@ -76,7 +77,6 @@ function Backplane:attach(app)
     terms = {}, order = {}, epoch = token, connects = 0,
     known = 0, begins_at = 0,       -- the highest number that Redis has told; where the term begins
     seen = 0, seen_epoch = token,   -- the highest that was more than a beginning, and its term
-    losses_due = {},                -- by nonce: those that are to be told to all
     bounds_of = {}, windows = setmetatable({}, { __mode = "k" }), state = "disconnected",
   }, Place)
   for _, name in ipairs { "state", "channels", "done", "control", "news", "nodes" } do
@@ -87,6 +87,7 @@ function Backplane:attach(app)
     down = function(why) home:down(why) end,
   })
   home.publisher = publisher.new(home, self.options)
+  home.losses = losses.new(home)
   home.reader = reader.new(home)
   home.presence = presence.new(home)
   app._core:join(token .. "-0")
@@ -140,7 +141,7 @@ function Place:tick()
   if not self.over then
     self.presence:tell()
     self.reader:tick()
-    if self.link.ready then self:tell_losses() end
+    if self.link.ready then self.losses:tell_all() end
   end
   self.link:check()
 end
@@ -189,25 +190,18 @@ function Place:take_terms(text)
   if not self.over then core.handover.set_epoch(self.app._core, self.epoch .. "-0") end
 end
 
--- The losses that Redis knows, the oldest first: before which term each is, and the number by which it was told.
-local function losses_of(text)
-  local list = {}
-  for nonce, number in text:gmatch "(%x+):(%d+)" do list[#list + 1] = { nonce = nonce, number = tonumber(number) } end
-  return list
-end
-
-function Place:greeted(number, terms, start, losses)
+function Place:greeted(number, terms, start, lost)
   self.link:begun()
   self.connects = self.connects + 1
   self:take_terms(terms)
   self.begins_at = start
   if self.over then return self.publisher:flush() end
   if self.begun then
-    self:learn(losses, self.seen_epoch, self.seen)
+    self.losses:learn(lost, self.seen_epoch, self.seen)
     self.reader:lapse()
   else -- nobody has subscribed yet: of what was, only losses are ours, for those who come back with what is older
     self.begun = true
-    self.reader:pass(losses_of(losses))
+    self.losses:pass(lost)
     self.app._core:pass(number)
     self.reader.control = number
   end
@@ -218,45 +212,10 @@ function Place:greeted(number, terms, start, losses)
   self.reader:read()
 end
 
---- Learns which numbers were lost, of which whoever began a term may have known less than this process: seen is the
---- highest that it knows, of the term `epoch`.
-function Place:learn(losses, epoch, seen)
-  local here, order, places = core.handover.sequence(self.app._core), self.order, {}
-  for i, nonce in ipairs(order) do places[nonce] = i end
-  local place_ = places[epoch or self.epoch] or 0
-  local list, known = losses_of(losses), {}
-  local function behind(i) return math.max(here, i > 1 and self.terms[order[i - 1]] or 0) end
-  for _, loss in ipairs(list) do
-    local i = places[loss.nonce]
-    known[loss.nonce] = true
-    if i and i > place_ then loss.behind = behind(i) end
-  end
-  local nonce = order[place_ + 1]
-  if epoch and nonce and seen > 0 and (place_ == 0 or seen > self.terms[epoch]) and not known[nonce] then
-    list[#list + 1] = { nonce = nonce, behind = behind(place_ + 1) }
-    if not self.reader.told[nonce] then self.losses_due[nonce] = true end
-  end
-  if self.reader:lose(list) then
-    place.tell(("redis at %s: it has lost events, and subscribers are told of a gap"):format(self:where()))
-  end
-  if epoch then
-    for term in pairs(places) do known[term] = true end
-    self.reader:forget_losses(known)
-  end
-  self:tell_losses()
-end
-
--- Tells every process of losses that this one knows.
-function Place:tell_losses()
-  local due = self.losses_due
-  self.losses_due = {}
-  for nonce in pairs(due) do self:relay("", "loss", nonce) end
-end
-
 --- What is no event could not be told.
 function Place:refused(kind, name, message, packed)
   if kind == "loss" then
-    self.losses_due[packed] = true
+    self.losses:refused(packed)
   elseif kind == "close" then
     place.tell(("redis: %s was not closed: %s"):format(name, message))
   else

@@ -28,10 +28,6 @@ function M.new(home)
     wanted = {},     -- names that are to be read, though nobody waits for them
     waiters = {},    -- by function: the names that are to be read before it is called, and up to where Redis is now
     refused = {},    -- by name: why a channel cannot be read, of the last round that tried
-    told = {},       -- by nonce: whether a loss before that term was told
-    unnumbered = {}, -- by nonce: losses that have no number yet
-    bound = 0,       -- the highest number of a loss: whoever comes back with an older id may have missed it
-    gaps = {},       -- behind which numbers losses are to be told yet, in order
     control = 0,     -- the number of the control stream's last entry
     began_at = -math.huge, pace = AT_REST,
   }, Reader)
@@ -59,53 +55,6 @@ function Reader:let_go(fn)
   if self.round then self.round.waiters[fn] = nil end
 end
 
-local ALL = 2 ^ 53
-
--- Who comes back with an id from before a loss is told of it; with any, as long as it has no number.
-local function bound(self, loss)
-  self.unnumbered[loss.nonce] = not loss.number or nil
-  self.bound = math.max(self.bound, loss.number or 0)
-  self.home.app._core:bound(next(self.unnumbered) and ALL or self.bound)
-end
-
---- Losses, each before a term: { nonce, number = by which it was told, behind = the number behind which it lies, if
---- that is not read yet }. Subscribers are told of those that they were not told of, before they get anything that lies
---- behind them; and so are those who come back with what is older. Whether there was any to tell of.
-function Reader:lose(losses)
-  local app, any = self.home.app._core, false
-  local here = core.handover.sequence(app)
-  for _, loss in ipairs(losses) do
-    bound(self, loss)
-    if not self.told[loss.nonce] then
-      self.told[loss.nonce], any = true, true
-      local at = loss.behind or loss.number
-      if at > here then self.gaps[#self.gaps + 1] = at else app:lose(here) end
-    end
-  end
-  table.sort(self.gaps)
-  return any
-end
-
---- These were before anybody subscribed here.
-function Reader:pass(losses)
-  for _, loss in ipairs(losses) do
-    self.told[loss.nonce] = true
-    bound(self, loss)
-  end
-end
-
---- Forgets which losses were told before terms that nobody knows any more.
-function Reader:forget_losses(known)
-  for nonce in pairs(self.told) do
-    if not known[nonce] then self.told[nonce], self.unnumbered[nonce] = nil, nil end
-  end
-end
-
--- Tells of the losses that lie behind what is below a number.
-local function tell_gaps(self, number)
-  while self.gaps[1] and self.gaps[1] < number do self.home.app._core:lose(table.remove(self.gaps, 1)) end
-end
-
 -- --- What has come ---
 
 function Reader:warn(key)
@@ -122,7 +71,7 @@ function Reader:take(flat, to)
   for at = 0, #flat - entries.PLACES, entries.PLACES do
     local number, kind, before = flat[at + entries.NUMBER], flat[at + entries.KIND], flat[at + entries.BEFORE]
     if number > to then return end -- the rest comes again
-    tell_gaps(self, number)
+    home.losses:tell_before(number)
     local name = flat[at + entries.CHANNEL] or self.keys[flat[at + entries.KEY]]
     local read = self.reading[name]
     if flat[at + entries.KEY] == home.control_key then
@@ -149,10 +98,7 @@ function Reader:take(flat, to)
     elseif kind == "members" then
       if read then home.presence:take(name, flat[at + entries.PROCESS], flat[at + entries.PACKED]) end
     elseif kind == "loss" then
-      local nonce, first = flat[at + entries.PACKED]:match "^(%x+):(%d+)$"
-      if nonce then -- of the first one that said so, whose entry may be gone, and what came behind it read already
-        self:lose { { nonce = nonce, number = tonumber(first), behind = number } }
-      end
+      home.losses:hear(flat[at + entries.PACKED], number)
     elseif kind == "close" then -- both the channel and the control stream have it
       local channel = read and read.channel
       if not channel and flat[at + entries.CHANNEL] and name ~= "" then channel = app._hooks.known("channel", name) end
@@ -297,7 +243,7 @@ function Reader:look_at(round, names, first, done)
   for i = first, last do arguments[#arguments + 1] = names[i] end
   ask(self, round, arguments, function(reply)
     see_head(self, round, reply[1], reply[2])
-    home:learn(reply[3])
+    home.losses:learn(reply[3])
     for i = first, last do
       local read, at = self.reading[names[i]], 4 + (i - first) * 3
       local newest = tonumber(reply[at])
@@ -387,7 +333,7 @@ end
 function Reader:read_streams(round, keys, from, to, first, lists)
   if first > #keys then
     if #lists > 0 then self:take(entries.join(lists), to) end
-    tell_gaps(self, to + 1)
+    self.home.losses:tell_before(to + 1)
     if to > core.handover.sequence(self.home.app._core) then self.home.app._core:pass(to) end -- wanted by nobody here
     return self:finish(round)
   end
