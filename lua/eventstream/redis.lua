@@ -175,7 +175,7 @@ function Place:hello(run)
       if message == "closed" then return end
       if not reply then return self.link:drop(message) end
       self.skew = tonumber(reply[3]) - os.time() * 1000
-      self:greeted(tonumber(reply[1]), reply[2], tonumber(reply[4]), reply[5])
+      self:greeted(tonumber(reply[1]), reply[2], tonumber(reply[4]) or 0, reply[5])
     end)
 end
 
